@@ -1,0 +1,2 @@
+//! Loads, attaches and publishes; reads events and counters.
+

@@ -1,0 +1,2 @@
+//! Graph, policies, their proof.
+#![forbid(unsafe_code)]

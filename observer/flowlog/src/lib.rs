@@ -1,0 +1,2 @@
+//! The flow log: schema, writer, retention, and reading it back.
+#![forbid(unsafe_code)]

@@ -1,0 +1,14 @@
+//! What one packet says: headers to [`FlowKey`], and the words in which the kernel program
+//! and user space speak to each other.
+//!
+//! No allocation, no `unsafe`, no dependency: the same code is compiled into the kernel program
+//! and into user space, so both read a packet alike.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod address;
+mod key;
+
+
+pub use address::Address;
+pub use key::{Direction, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};

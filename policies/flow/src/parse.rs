@@ -1,0 +1,1 @@
+//! Stub while the parser is written.

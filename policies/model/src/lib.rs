@@ -1,0 +1,12 @@
+//! The shared language above packets: cluster objects, selectors, NetworkPolicy and what it means,
+//! flow records, edges, ledgers, and who owned an address when. No IO, no clock, no randomness.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod labels;
+pub mod ledger;
+pub mod policy;
+pub mod record;
+pub mod reference;
+pub mod view;
+pub mod yaml;

@@ -1,0 +1,2 @@
+//! The `podfence` command.
+fn main() {}

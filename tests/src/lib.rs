@@ -1,0 +1,2 @@
+//! Tests that cross crates, and the benchmarks.
+#![forbid(unsafe_code)]

@@ -64,7 +64,7 @@ fetch_kernel() {
 	*) meta=linux-image-$line-cloud-amd64 ;;
 	esac
 	[ -n "$(apt-cache show "$meta" 2> /dev/null)" ] || [ "$(id -u)" != 0 ] || apt-get -qq update > /dev/null 2>&1 || true
-	package=$(apt-cache depends "$meta" 2> /dev/null | awk '/Depends: linux-image/ {print $2; exit}') # named anew with each update
+	package=$(apt-cache depends "$meta" 2> /dev/null | awk '/Depends: linux-image/ {print $2; exit}' || true) # named anew with each update
 	version=${package#linux-image-}
 	case $version in "$line".*) ;; *) die "this release's archives have no cloud kernel $line ($meta); try apt-get update" ;; esac
 	unpack "$package" "$scratch/unpacked"

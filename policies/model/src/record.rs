@@ -100,6 +100,8 @@ pub struct FlowEvent {
     pub direction_rule: DirectionRule,
     /// At which end's hook.
     pub observed_at: ObservedAt,
+    /// First packet of the flow, the same in all its slices (it names the flow, see `FlowRecord::flow_id`).
+    pub flow_start: UnixNanos,
     /// First packet of the slice.
     pub start: UnixNanos,
     /// Last packet of the slice.

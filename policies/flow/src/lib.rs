@@ -8,7 +8,11 @@
 
 mod address;
 mod key;
+mod parse;
 
 
 pub use address::Address;
 pub use key::{Direction, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};
+pub use parse::{
+    Fragment, FragmentKey, HEADER_LIMIT, Kind, LinkLayer, Packet, PacketBytes, ParseError, parse, parse_link, tcp,
+};

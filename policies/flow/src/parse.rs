@@ -1,1 +1,572 @@
-//! Stub while the parser is written.
+//! Headers to a [`Packet`]: the one parser of the kernel program, of captures and of tests.
+//!
+//! Always holds: nothing behind [`HEADER_LIMIT`] bytes is read, nothing behind the end that the IP
+//! header names, and every refusal has its own [`ParseError`].
+
+use crate::{Address, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};
+
+/// How far into a packet headers are looked for, in bytes from the link-layer header on. The kernel
+/// program pulls this much into the linear part; headers that reach further are an error for all.
+pub const HEADER_LIMIT: usize = 128;
+/// More extension headers than this are an error.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+/// More VLAN tags than this are an error.
+pub const MAX_VLAN_TAGS: usize = 2;
+/// A later fragment that begins earlier than this (bytes) could overwrite the first one's transport
+/// header (RFC 1858, RFC 3128); no sane sender makes one, the smallest IPv4 MTU carries 48.
+pub const FIRST_LATER_FRAGMENT: u16 = 24;
+
+/// TCP's flag bits (RFC 9293, 3.1).
+#[allow(missing_docs)]
+pub mod tcp {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// SCTP's INIT chunk type (RFC 9260, 3.2).
+const SCTP_INIT: u8 = 1;
+
+/// Where bytes come from: a slice in user space, an skb in the kernel.
+pub trait PacketBytes {
+    /// `N` bytes at `offset`, if the packet has them in reach.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// Length of the whole packet on the wire, link-layer header included.
+    fn length(&self) -> u32;
+}
+
+impl PacketBytes for [u8] {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    fn length(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What comes before the IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum LinkLayer {
+    /// Ethernet II, up to two VLAN tags.
+    Ethernet,
+    /// Linux cooked capture, 16 bytes (LINKTYPE_LINUX_SLL).
+    LinuxSll,
+    /// Linux cooked capture v2, 20 bytes (LINKTYPE_LINUX_SLL2).
+    LinuxSll2,
+    /// The IP header comes first (LINKTYPE_RAW, _IPV4, _IPV6).
+    RawIp,
+}
+
+/// What kind of packet it is, as far as judging it differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// TCP, UDP or SCTP with ports.
+    Transport = 0,
+    /// ICMP or ICMPv6 echo, request or reply; the identifier stands as both ports.
+    Echo = 1,
+    /// An ICMP or ICMPv6 error; [`Packet::inner`] is the packet it is about.
+    IcmpError = 2,
+    /// A protocol without ports, other ICMP included.
+    Portless = 3,
+    /// A fragment that is not the first: it has no ports of its own.
+    LaterFragment = 4,
+    /// ARP; the key has its sender's and target's protocol addresses.
+    Arp = 5,
+    /// ICMPv6 neighbour solicitation; `inner.source` is the target (RFC 4861, 4.3).
+    Solicitation = 6,
+    /// ICMPv6 neighbour advertisement; `inner.source` is the target (RFC 4861, 4.4).
+    Advertisement = 7,
+    /// ICMPv6 router solicitation (RFC 4861, 4.1).
+    RouterSolicitation = 8,
+    /// Multicast listener discovery, version 1 or 2 (RFC 2710, RFC 3810).
+    ListenerReport = 9,
+    /// Router advertisement or redirect (RFC 4861, 4.2 and 4.5): no pod may send one.
+    RouterMessage = 10,
+}
+
+/// Whether the packet is a piece of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub enum Fragment {
+    /// It is whole.
+    Whole = 0,
+    /// The first piece: it has the transport header.
+    First = 1,
+    /// A later piece.
+    Later = 2,
+}
+
+/// What one packet says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// The 5-tuple; ports 0 where there are none.
+    pub key: FlowKey,
+    /// What kind of packet.
+    pub kind: Kind,
+    /// TCP flags byte; 0 for other protocols.
+    pub tcp_flags: u8,
+    /// SCTP's first chunk type, ICMP's type; 0 for other protocols.
+    pub message: u8,
+    /// IPv4 TTL, IPv6 hop limit.
+    pub hop_limit: u8,
+    /// Whether it is a piece.
+    pub fragment: Fragment,
+    /// IPv4 identification or IPv6 fragment identification; 0 for whole packets.
+    pub fragment_id: u32,
+    /// IP header and all behind it, in bytes, as the IP header says: right in a cut capture too.
+    pub ip_length: u32,
+    /// The packet an ICMP error is about, as it was sent; zeros otherwise (see [`Kind`]).
+    pub inner: FlowKey,
+}
+
+impl Packet {
+    /// The packet that opens a connection: TCP's SYN without ACK, SCTP's INIT.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        match self.key.protocol {
+            TCP => self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
+            SCTP => self.message == SCTP_INIT && matches!(self.kind, Kind::Transport),
+            _ => false,
+        }
+    }
+
+    /// What the pieces of one datagram share.
+    #[inline(always)]
+    pub fn fragment_key(&self) -> FragmentKey {
+        FragmentKey {
+            source: self.key.source,
+            destination: self.key.destination,
+            id: self.fragment_id,
+            protocol: self.key.protocol,
+        }
+    }
+}
+
+/// What the pieces of one datagram share (RFC 791, 3.2; RFC 8200, 4.5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct FragmentKey {
+    /// Who sent them.
+    pub source: Address,
+    /// Whom they are for.
+    pub destination: Address,
+    /// The identification field.
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// Why a packet has no meaning we vouch for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(u8)]
+pub enum ParseError {
+    /// The link-layer header is cut.
+    TruncatedLink = 0,
+    /// More than [`MAX_VLAN_TAGS`].
+    TooManyVlanTags,
+    /// Neither IP nor ARP.
+    NotIp,
+    /// The IP header, an extension header or the ARP packet is cut.
+    TruncatedIp,
+    /// Wrong version, IPv4 header length below 20, total length below the header's, ARP not for IPv4 over Ethernet.
+    BadIpHeader,
+    /// More than [`MAX_EXTENSION_HEADERS`].
+    TooManyExtensionHeaders,
+    /// The transport header is cut, or ends behind the end the IP header names.
+    TruncatedTransport,
+    /// TCP data offset below 5.
+    BadTransportHeader,
+    /// Headers reach behind [`HEADER_LIMIT`].
+    HeadersTooLong,
+    /// A later fragment that begins before [`FIRST_LATER_FRAGMENT`].
+    BadFragment,
+}
+
+impl ParseError {
+    /// Every error, in order.
+    pub const ALL: [Self; 10] = [
+        Self::TruncatedLink,
+        Self::TooManyVlanTags,
+        Self::NotIp,
+        Self::TruncatedIp,
+        Self::BadIpHeader,
+        Self::TooManyExtensionHeaders,
+        Self::TruncatedTransport,
+        Self::BadTransportHeader,
+        Self::HeadersTooLong,
+        Self::BadFragment,
+    ];
+
+    /// A stable name, for counters and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TruncatedLink => "truncated-link-header",
+            Self::TooManyVlanTags => "too-many-vlan-tags",
+            Self::NotIp => "not-ip",
+            Self::TruncatedIp => "truncated-ip-header",
+            Self::BadIpHeader => "bad-ip-header",
+            Self::TooManyExtensionHeaders => "too-many-extension-headers",
+            Self::TruncatedTransport => "truncated-transport-header",
+            Self::BadTransportHeader => "bad-transport-header",
+            Self::HeadersTooLong => "headers-too-long",
+            Self::BadFragment => "bad-fragment",
+        }
+    }
+
+    /// Whether more bytes in reach could change the answer (the kernel program then pulls once).
+    #[inline(always)]
+    pub const fn is_truncation(self) -> bool {
+        matches!(self, Self::TruncatedLink | Self::TruncatedIp | Self::TruncatedTransport)
+    }
+}
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+
+const NO_KEY: FlowKey =
+    FlowKey { source: Address([0; 2]), destination: Address([0; 2]), source_port: 0, destination_port: 0, protocol: 0 };
+
+/// An Ethernet frame, as the kernel program sees it.
+#[inline(always)]
+pub fn parse<P: PacketBytes + ?Sized>(packet: &P) -> Result<Packet, ParseError> {
+    network(packet, 12, ParseError::TruncatedLink)
+}
+
+/// A packet of any link layer a capture may have.
+pub fn parse_link<P: PacketBytes + ?Sized>(link: LinkLayer, packet: &P) -> Result<Packet, ParseError> {
+    match link {
+        LinkLayer::Ethernet => parse(packet),
+        LinkLayer::LinuxSll => network(packet, 14, ParseError::TruncatedLink),
+        LinkLayer::LinuxSll2 => {
+            let ethertype = u16::from_be_bytes(read(packet, 0, ParseError::TruncatedLink)?);
+            tagged(packet, ethertype, 20)
+        }
+        LinkLayer::RawIp => {
+            let [first]: [u8; 1] = read(packet, 0, ParseError::TruncatedIp)?;
+            match first >> 4 {
+                4 => ipv4(packet, 0),
+                6 => ipv6(packet, 0),
+                _ => Err(ParseError::BadIpHeader),
+            }
+        }
+    }
+}
+
+/// Bytes within the limit that both sides keep.
+#[inline(always)]
+fn read<const N: usize, P: PacketBytes + ?Sized>(
+    packet: &P,
+    offset: usize,
+    cut: ParseError,
+) -> Result<[u8; N], ParseError> {
+    if offset + N > HEADER_LIMIT {
+        return Err(ParseError::HeadersTooLong);
+    }
+    packet.read(offset).ok_or(cut)
+}
+
+/// The EtherType at `offset` and what follows it.
+#[inline(always)]
+fn network<P: PacketBytes + ?Sized>(packet: &P, offset: usize, cut: ParseError) -> Result<Packet, ParseError> {
+    let ethertype = u16::from_be_bytes(read(packet, offset, cut)?);
+    tagged(packet, ethertype, offset + 2)
+}
+
+#[inline(always)]
+fn tagged<P: PacketBytes + ?Sized>(packet: &P, ethertype: u16, offset: usize) -> Result<Packet, ParseError> {
+    let (mut ethertype, mut offset) = (ethertype, offset);
+    for _ in 0..MAX_VLAN_TAGS {
+        if !matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
+            break;
+        }
+        ethertype = u16::from_be_bytes(read(packet, offset + 2, ParseError::TruncatedLink)?);
+        offset += 4;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(packet, offset),
+        ETHERTYPE_IPV6 => ipv6(packet, offset),
+        ETHERTYPE_ARP => arp(packet, offset),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(ParseError::TooManyVlanTags),
+        _ => Err(ParseError::NotIp),
+    }
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+#[inline(always)]
+fn arp<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> Result<Packet, ParseError> {
+    let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
+    if h[..6] != [0, 1, 8, 0, 6, 4] {
+        return Err(ParseError::BadIpHeader);
+    }
+    let sender: [u8; 4] = read(packet, offset + 14, ParseError::TruncatedIp)?;
+    let target: [u8; 4] = read(packet, offset + 24, ParseError::TruncatedIp)?;
+    let key = FlowKey { source: Address::v4(sender), destination: Address::v4(target), ..NO_KEY };
+    Ok(Packet {
+        key,
+        kind: Kind::Arp,
+        tcp_flags: 0,
+        message: h[7],
+        hop_limit: 0,
+        fragment: Fragment::Whole,
+        fragment_id: 0,
+        ip_length: 28,
+        inner: NO_KEY,
+    })
+}
+
+/// What the IP header says, and where the transport header lies.
+struct Internet {
+    source: Address,
+    destination: Address,
+    protocol: u8,
+    hop_limit: u8,
+    fragment: Fragment,
+    fragment_id: u32,
+    ip_length: u32,
+    /// First byte behind IP and extension headers.
+    offset: usize,
+    /// First byte behind the IP packet.
+    end: usize,
+}
+
+#[inline(always)]
+fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseError> {
+    let h: [u8; 20] = read(packet, at, ParseError::TruncatedIp)?;
+    let header_length = usize::from(h[0] & 0x0f) * 4;
+    let ip_length = u16::from_be_bytes([h[2], h[3]]);
+    if h[0] >> 4 != 4 || header_length < 20 || usize::from(ip_length) < header_length {
+        return Err(ParseError::BadIpHeader);
+    }
+    let word = u16::from_be_bytes([h[6], h[7]]);
+    let (fragment, fragment_id) = piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into())?;
+    let internet = Internet {
+        source: Address::v4([h[12], h[13], h[14], h[15]]),
+        destination: Address::v4([h[16], h[17], h[18], h[19]]),
+        protocol: h[9],
+        hop_limit: h[8],
+        fragment,
+        fragment_id,
+        ip_length: ip_length.into(),
+        offset: at + header_length,
+        end: at + usize::from(ip_length),
+    };
+    transport(packet, &internet)
+}
+
+#[inline(always)]
+fn ipv6<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseError> {
+    let h: [u8; 8] = read(packet, at, ParseError::TruncatedIp)?;
+    if h[0] >> 4 != 6 {
+        return Err(ParseError::BadIpHeader);
+    }
+    let source = Address::v6(read(packet, at + 8, ParseError::TruncatedIp)?);
+    let destination = Address::v6(read(packet, at + 24, ParseError::TruncatedIp)?);
+    // A payload length of 0 is a jumbogram (RFC 2675) or a segment the kernel has yet to cut: the
+    // length of the packet then stands for it.
+    let ip_length = match u16::from_be_bytes([h[4], h[5]]) {
+        0 => packet.length().saturating_sub(at as u32),
+        length => u32::from(length) + 40,
+    };
+    let mut internet = Internet {
+        source,
+        destination,
+        protocol: h[6],
+        hop_limit: h[7],
+        fragment: Fragment::Whole,
+        fragment_id: 0,
+        ip_length,
+        offset: at + 40,
+        end: at + ip_length as usize,
+    };
+    if is_extension(internet.protocol) {
+        let chain = extension_headers(packet, internet.offset, internet.protocol)?;
+        internet.protocol = chain.protocol;
+        internet.offset = chain.offset;
+        internet.fragment = chain.fragment;
+        internet.fragment_id = chain.fragment_id;
+    }
+    transport(packet, &internet)
+}
+
+#[inline(always)]
+fn piece(offset: u16, more: bool, id: u32) -> Result<(Fragment, u32), ParseError> {
+    match (offset, more) {
+        (0, false) => Ok((Fragment::Whole, 0)),
+        (0, true) => Ok((Fragment::First, id)),
+        (1..FIRST_LATER_FRAGMENT, _) => Err(ParseError::BadFragment),
+        _ => Ok((Fragment::Later, id)),
+    }
+}
+
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 51 | 60)
+}
+
+struct Chain {
+    protocol: u8,
+    offset: usize,
+    fragment: Fragment,
+    fragment_id: u32,
+}
+
+/// Hop-by-hop options, routing, destination options, authentication and fragment headers
+/// (RFC 8200, 4; RFC 4302). Rare, hence out of line, but not `#[cold]`: aya-obj links functions by
+/// offset without their section, and a cold function lies in another one.
+#[inline(never)]
+fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, protocol: u8) -> Result<Chain, ParseError> {
+    let mut chain = Chain { protocol, offset, fragment: Fragment::Whole, fragment_id: 0 };
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if !is_extension(chain.protocol) {
+            return Ok(chain);
+        }
+        let h: [u8; 8] = read(packet, chain.offset, ParseError::TruncatedIp)?;
+        let length = usize::from(h[1]);
+        match chain.protocol {
+            44 => {
+                let word = u16::from_be_bytes([h[2], h[3]]);
+                (chain.fragment, chain.fragment_id) =
+                    piece(word & 0xfff8, word & 1 != 0, u32::from_be_bytes([h[4], h[5], h[6], h[7]]))?;
+                chain.offset += 8;
+            }
+            51 => chain.offset += length * 4 + 8,
+            _ => chain.offset += length * 8 + 8,
+        }
+        chain.protocol = h[0];
+        // What lies behind a later fragment's header is the middle of something.
+        if matches!(chain.fragment, Fragment::Later) {
+            return Ok(chain);
+        }
+    }
+    if is_extension(chain.protocol) { Err(ParseError::TooManyExtensionHeaders) } else { Ok(chain) }
+}
+
+#[inline(always)]
+fn transport<P: PacketBytes + ?Sized>(packet: &P, ip: &Internet) -> Result<Packet, ParseError> {
+    let mut out = Packet {
+        key: FlowKey {
+            source: ip.source,
+            destination: ip.destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: ip.protocol,
+        },
+        kind: Kind::Portless,
+        tcp_flags: 0,
+        message: 0,
+        hop_limit: ip.hop_limit,
+        fragment: ip.fragment,
+        fragment_id: ip.fragment_id,
+        ip_length: ip.ip_length,
+        inner: NO_KEY,
+    };
+    if matches!(ip.fragment, Fragment::Later) {
+        out.kind = Kind::LaterFragment;
+        return Ok(out);
+    }
+    let cut = ParseError::TruncatedTransport;
+    let room = ip.end.saturating_sub(ip.offset);
+    match ip.protocol {
+        TCP => {
+            let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, ip.offset, cut)? };
+            if h[12] >> 4 < 5 {
+                return Err(ParseError::BadTransportHeader);
+            }
+            out.kind = Kind::Transport;
+            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
+            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            out.tcp_flags = h[13];
+        }
+        UDP => {
+            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, ip.offset, cut)? };
+            out.kind = Kind::Transport;
+            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
+            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+        }
+        SCTP => {
+            let h: [u8; 16] = if room < 16 { return Err(cut) } else { read(packet, ip.offset, cut)? };
+            out.kind = Kind::Transport;
+            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
+            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            out.message = h[12];
+        }
+        ICMP | ICMPV6 => {
+            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, ip.offset, cut)? };
+            icmp(packet, ip.offset + 8, &h, &mut out)?;
+        }
+        _ => {}
+    }
+    Ok(out)
+}
+
+/// ICMP (RFC 792) and ICMPv6 (RFC 4443, RFC 4861): what the message is, and what it is about.
+#[inline(never)]
+fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, h: &[u8; 8], out: &mut Packet) -> Result<(), ParseError> {
+    let cut = ParseError::TruncatedTransport;
+    out.message = h[0];
+    out.kind = match (out.key.protocol, h[0]) {
+        (ICMP, 0 | 8) | (ICMPV6, 128 | 129) => {
+            let id = u16::from_be_bytes([h[4], h[5]]);
+            out.key.source_port = id;
+            out.key.destination_port = id;
+            Kind::Echo
+        }
+        (ICMP, 3 | 4 | 11 | 12) => {
+            let q: [u8; 20] = read(packet, offset, cut)?;
+            let header_length = usize::from(q[0] & 0x0f) * 4;
+            if q[0] >> 4 != 4 || header_length < 20 {
+                return Err(ParseError::BadIpHeader);
+            }
+            out.inner.source = Address::v4([q[12], q[13], q[14], q[15]]);
+            out.inner.destination = Address::v4([q[16], q[17], q[18], q[19]]);
+            quoted(packet, offset + header_length, q[9], &mut out.inner)?;
+            Kind::IcmpError
+        }
+        (ICMPV6, 1..=4) => {
+            let q: [u8; 8] = read(packet, offset, cut)?;
+            if q[0] >> 4 != 6 {
+                return Err(ParseError::BadIpHeader);
+            }
+            out.inner.source = Address::v6(read(packet, offset + 8, cut)?);
+            out.inner.destination = Address::v6(read(packet, offset + 24, cut)?);
+            // A quoted packet with extension headers is about no connection we could name.
+            quoted(packet, offset + 40, q[6], &mut out.inner)?;
+            Kind::IcmpError
+        }
+        (ICMPV6, 135 | 136) => {
+            out.inner.source = Address::v6(read(packet, offset, cut)?);
+            if h[0] == 135 { Kind::Solicitation } else { Kind::Advertisement }
+        }
+        (ICMPV6, 133) => Kind::RouterSolicitation,
+        (ICMPV6, 134 | 137) => Kind::RouterMessage,
+        (ICMPV6, 130..=132 | 143) => Kind::ListenerReport,
+        _ => Kind::Portless,
+    };
+    Ok(())
+}
+
+/// The ports (or echo identifier) of the packet inside an ICMP error: its first eight bytes suffice.
+#[inline(always)]
+fn quoted<P: PacketBytes + ?Sized>(packet: &P, at: usize, protocol: u8, inner: &mut FlowKey) -> Result<(), ParseError> {
+    let h: [u8; 8] = read(packet, at, ParseError::TruncatedTransport)?;
+    inner.protocol = protocol;
+    match protocol {
+        TCP | UDP | SCTP => {
+            inner.source_port = u16::from_be_bytes([h[0], h[1]]);
+            inner.destination_port = u16::from_be_bytes([h[2], h[3]]);
+        }
+        ICMP | ICMPV6 => {
+            let id = u16::from_be_bytes([h[4], h[5]]);
+            inner.source_port = id;
+            inner.destination_port = id;
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,3 +1,24 @@
-//! decide: one pure function for the kernel program, the simulator and the tests.
+//! The decision: what a packet at a pod's hook may do, and why.
+//!
+//! [`decide`] is pure over [`Tables`]: the kernel program gives it maps, the simulator and the tests
+//! give it memory, and both get the same verdict for the same sequence of packets (law 4). Time and
+//! the pod's sockets are inputs. A mode is none: it only turns a verdict into an [`Effect`] (law 5).
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod abi;
+mod connection;
+mod decide;
+mod effect;
+#[cfg(feature = "memory")]
+pub mod memory;
+mod policy;
+mod reason;
+mod tables;
+
+pub use connection::{Admission, Evidence, Phase, Share, Staged, State, lifetime};
+pub use decide::{Decision, Hook, News, Verdict, decide, refuse};
+pub use effect::{Effect, Mode, effect, mode};
+pub use policy::{Asked, Judged, judge};
+pub use reason::Reason;
+pub use tables::{Limits, Node, Sockets, Tables};

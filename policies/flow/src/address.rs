@@ -30,9 +30,7 @@ impl Address {
     pub const fn octets(self) -> [u8; 16] {
         let a = self.0[0].to_ne_bytes();
         let b = self.0[1].to_ne_bytes();
-        [
-            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-        ]
+        [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
     }
 
     /// Whether this is an IPv4 address.
@@ -44,11 +42,7 @@ impl Address {
     /// IPv4 224.0.0.0/4, IPv6 ff00::/8.
     #[inline(always)]
     pub const fn is_multicast(self) -> bool {
-        if self.is_v4() {
-            (self.0[1].to_be() >> 28) & 0xf == 0xe
-        } else {
-            self.0[0].to_be() >> 56 == 0xff
-        }
+        if self.is_v4() { (self.0[1].to_be() >> 28) & 0xf == 0xe } else { self.0[0].to_be() >> 56 == 0xff }
     }
 
     /// IPv4 255.255.255.255. A subnet's own broadcast address needs its prefix and is no broadcast here:

@@ -10,9 +10,9 @@ mod address;
 mod key;
 mod parse;
 
-
 pub use address::Address;
 pub use key::{Direction, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};
 pub use parse::{
-    Fragment, FragmentKey, HEADER_LIMIT, Kind, LinkLayer, Packet, PacketBytes, ParseError, parse, parse_link, tcp,
+    FIRST_LATER_FRAGMENT, Fragment, FragmentKey, HEADER_LIMIT, Kind, LinkLayer, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS,
+    Packet, PacketBytes, ParseError, parse, parse_link, tcp,
 };

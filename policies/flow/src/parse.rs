@@ -344,7 +344,8 @@ fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseE
         return Err(ParseError::BadIpHeader);
     }
     let word = u16::from_be_bytes([h[6], h[7]]);
-    let (fragment, fragment_id) = piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into())?;
+    let (fragment, fragment_id) =
+        piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into())?;
     let internet = Internet {
         source: Address::v4([h[12], h[13], h[14], h[15]]),
         destination: Address::v4([h[16], h[17], h[18], h[19]]),

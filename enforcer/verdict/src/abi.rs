@@ -1,0 +1,359 @@
+//! The words in which the kernel program and user space speak: names, keys and values of the maps,
+//! and events. Keys and values cross as arrays of words, never as Rust structs.
+//!
+//! Everything here is little-endian words in memory order of the host; addresses alone keep network
+//! order inside their words ([`flow::Address`]).
+
+use crate::{Reason, Staged};
+use flow::{Address, Direction, FlowKey};
+
+/// The layout version: part of every pin's path. It changes with any key, value or event below.
+pub const LAYOUT: u32 = 1;
+
+/// Nanoseconds of the kernel's coarse monotonic clock (`bpf_ktime_get_coarse_ns`, 5.11).
+pub type Nanos = u64;
+
+/// Names of the maps in the object.
+pub mod maps {
+    /// Hash: ifindex (u32) -> endpoint ordinal (u32).
+    pub const LINKS: &str = "LINKS";
+    /// Array by endpoint ordinal: [`super::EndpointRecord`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array by generation index: [`super::GenerationRecord`].
+    pub const GENERATIONS: &str = "GENERATIONS";
+    /// LPM trie: prefix length, 128 bits (IPv4 mapped: prefix + 96) -> identity (u32).
+    pub const IDENTITIES: &str = "IDENTITIES";
+    /// Hash: address (two words) -> 1 this node, 2 another node (u32).
+    pub const NODES: &str = "NODES";
+    /// LPM trie: prefix length, [`super::port_key`] -> port class (u32); asked for slots with [`super::RANGES`] only.
+    pub const PORT_CLASSES: &str = "PORT_CLASSES";
+    /// Hash: [`super::RuleKey`] -> rule id (u32).
+    pub const RULES: &str = "RULES";
+    /// Hash: [`super::ConnectionKey`] -> [`super::ConnectionRecord`].
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// Array by endpoint ordinal: entries the kernel holds in each [`crate::Share`] (four words); the kernel alone writes.
+    pub const SHARES: &str = "SHARES";
+    /// Array by endpoint ordinal: entries the agent took out of each share; the agent alone writes.
+    pub const RETURNED: &str = "RETURNED";
+    /// Array by endpoint ordinal: token bucket of ARP and neighbour discovery: time, tokens left.
+    pub const RATES: &str = "RATES";
+    /// LRU hash: [`super::FragmentRecordKey`] -> ports (u32: source | destination << 16).
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Per-CPU array by [`super::counter_index`]: [`super::CounterRecord`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU array of one: event tokens: time, tokens left.
+    pub const TOKENS: &str = "TOKENS";
+    /// Ring buffer of [`super::EventRecord`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one, read only when the global [`super::TEST_GLOBAL`] is 1: time, socket answer (`crate::Sockets`).
+    pub const TEST: &str = "TEST";
+}
+
+/// Global (u64): 1 makes the program read time and sockets from the map `TEST`.
+pub const TEST_GLOBAL: &str = "TESTING";
+/// Global (u64): 0 denies packets of a veth whose pod is not known, 1 passes them.
+pub const UNKNOWN_POD_GLOBAL: &str = "UNKNOWN_POD_PASSES";
+/// Global (u64): entries an endpoint may hold half-open (and one-way).
+pub const HALF_OPEN_GLOBAL: &str = "HALF_OPEN_LIMIT";
+/// Global (u64): entries an endpoint may hold established (and answered).
+pub const ESTABLISHED_GLOBAL: &str = "ESTABLISHED_LIMIT";
+/// Global (u64): tombstones an endpoint may hold.
+pub const TOMBSTONE_GLOBAL: &str = "TOMBSTONE_LIMIT";
+/// Global (u64): events a CPU may make in [`EVENT_PERIOD`].
+pub const EVENT_GLOBAL: &str = "EVENT_LIMIT";
+/// The period of the event token bucket.
+pub const EVENT_PERIOD: Nanos = 100_000_000;
+
+/// Program for packets that leave towards the pod (egress of the host side).
+pub const TO_POD: &str = "to_pod";
+/// Program for packets that come from the pod (ingress of the host side).
+pub const FROM_POD: &str = "from_pod";
+
+/// Endpoints a node can have.
+pub const MAX_ENDPOINTS: u32 = 4096;
+/// Own addresses of an endpoint; index 0 is its IPv4, 1 its IPv6, 2 and 3 further ones; unused are zero.
+pub const OWN_ADDRESSES: usize = 4;
+
+/// `[word, network namespace id of the peer (i32 as u32), own addresses (8 words), link-local (2 words)]`.
+/// The word is `epoch << 24 | generation`; 0 is an endpoint without a generation. One store of the
+/// word publishes; the other words are written before the first publish and never change while the
+/// ordinal is in use.
+pub type EndpointRecord = [u64; 12];
+
+/// Bits of the generation index in the endpoint's word.
+pub const GENERATION_BITS: u32 = 24;
+/// Epochs fit into this many bits: 1,100,000,000,000, ten a second for 3,400 years.
+pub const EPOCH_BITS: u32 = 40;
+
+/// `[slot in force | slot staged << 32, mode]`, immutable. Slot in force 0: not ready. Slot staged 0:
+/// nothing is staged. Mode: [`crate::Mode`] as a number.
+pub type GenerationRecord = [u64; 2];
+
+/// Flag of a slot number: the pod is isolated for ingress.
+pub const INGRESS_ISOLATED: u32 = 1;
+/// Flag of a slot number: the pod is isolated for egress.
+pub const EGRESS_ISOLATED: u32 = 2;
+/// Flag of a slot number: its rules have port ranges, so ports are looked up in `PORT_CLASSES`.
+pub const RANGES: u32 = 4;
+
+/// A slot's number: its index (from 1) and what can be said of it without a lookup.
+pub const fn slot_number(index: u32, ingress_isolated: bool, egress_isolated: bool, ranges: bool) -> u32 {
+    index << 3 | (ranges as u32) << 2 | (egress_isolated as u32) << 1 | ingress_isolated as u32
+}
+
+/// The endpoint's word.
+#[inline(always)]
+pub const fn endpoint_word(epoch: u64, generation: u32) -> u64 {
+    epoch << GENERATION_BITS | generation as u64
+}
+
+/// The epoch in an endpoint's word.
+#[inline(always)]
+pub const fn epoch_of(word: u64) -> u64 {
+    word >> GENERATION_BITS
+}
+
+/// The generation index in an endpoint's word.
+#[inline(always)]
+pub const fn generation_of(word: u64) -> u32 {
+    (word & ((1 << GENERATION_BITS) - 1)) as u32
+}
+
+/// `[slot, identity, direction (bit 0) | any port (bit 1) | protocol << 8 | port or class << 16]`.
+pub type RuleKey = [u32; 3];
+
+/// Identity in a rule that holds for everyone; as an address's identity: no policy tells it apart.
+pub const ANYONE: u32 = 0;
+/// Protocol in a rule for every protocol and port; it judges protocols without ports. For TCP, UDP
+/// and SCTP such a rule is also written as "any port" of each.
+pub const ALL_PROTOCOLS: u8 = 0;
+
+/// Where a rule's port comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RulePort {
+    /// Any port of the protocol.
+    Any,
+    /// This port, in a slot without ranges; this class, in a slot with ranges.
+    Class(u16),
+}
+
+/// The key of a rule.
+#[inline(always)]
+pub const fn rule_key(slot: u32, identity: u32, direction: Direction, protocol: u8, port: RulePort) -> RuleKey {
+    let (any, class) = match port {
+        RulePort::Any => (1, 0),
+        RulePort::Class(class) => (0, class),
+    };
+    [slot, identity, direction as u32 | any << 1 | (protocol as u32) << 8 | (class as u32) << 16]
+}
+
+/// Key of `PORT_CLASSES` behind the prefix length: slot, then protocol and port, big-endian, so that a
+/// prefix of 40 + n bits is a power-of-two range of ports. `[slot (be), protocol | port (be) << 8 …]` as bytes.
+#[inline(always)]
+pub const fn port_key(slot: u32, protocol: u8, port: u16) -> [u8; 8] {
+    let s = slot.to_be_bytes();
+    let p = port.to_be_bytes();
+    [s[0], s[1], s[2], s[3], protocol, p[0], p[1], 0]
+}
+/// Prefix length of one whole port in [`port_key`]; a range of 2^n ports has n less.
+pub const PORT_PREFIX: u32 = 56;
+
+/// Peer address (two words), then `peer port | local port << 16 | protocol << 32 | own address index << 40
+/// | endpoint << 42`. The hook knows which end is local, so both directions of a flow meet in one
+/// entry without sorting.
+pub type ConnectionKey = [u64; 3];
+
+/// The key of the entry for a packet whose peer and local ends are these.
+#[inline(always)]
+pub const fn connection_key(
+    endpoint: u32,
+    own_address: u32,
+    peer: Address,
+    peer_port: u16,
+    local_port: u16,
+    protocol: u8,
+) -> ConnectionKey {
+    let ends = peer_port as u64
+        | (local_port as u64) << 16
+        | (protocol as u64) << 32
+        | (own_address as u64 & 3) << 40
+        | (endpoint as u64) << 42;
+    [peer.0[0], peer.0[1], ends]
+}
+
+/// A connection key taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct ConnectionParts {
+    pub peer: Address,
+    pub peer_port: u16,
+    pub local_port: u16,
+    pub protocol: u8,
+    pub own_address: u32,
+    pub endpoint: u32,
+}
+
+/// Takes a connection key apart.
+pub const fn connection_parts(key: &ConnectionKey) -> ConnectionParts {
+    ConnectionParts {
+        peer: Address([key[0], key[1]]),
+        peer_port: key[2] as u16,
+        local_port: (key[2] >> 16) as u16,
+        protocol: (key[2] >> 32) as u8,
+        own_address: (key[2] >> 40) as u32 & 3,
+        endpoint: (key[2] >> 42) as u32,
+    }
+}
+
+/// `[state, last seen, rule | staged rule << 32, started, packets in, bytes in, packets out, bytes out, signs]`;
+/// "in" is towards the pod. State: [`crate::State`]. Signs: TCP flags seen towards the pod (bits
+/// 0-7) and from it (8-15), round trip time in microseconds (32-63); of a tombstone the upper half
+/// is when it last made an event (`Nanos >> 20`).
+pub type ConnectionRecord = [u64; 9];
+/// Index of a word in [`ConnectionRecord`].
+#[allow(missing_docs)]
+pub mod word {
+    pub const STATE: usize = 0;
+    pub const LAST_SEEN: usize = 1;
+    pub const RULES: usize = 2;
+    pub const STARTED: usize = 3;
+    pub const PACKETS_IN: usize = 4;
+    pub const BYTES_IN: usize = 5;
+    pub const PACKETS_OUT: usize = 6;
+    pub const BYTES_OUT: usize = 7;
+    pub const SIGNS: usize = 8;
+}
+
+/// Source and destination address, then `fragment id | protocol << 32 | direction << 40 | endpoint << 42`.
+pub type FragmentRecordKey = [u64; 5];
+
+/// `[packets, bytes, events, suppressed, lost]`: of every reason that makes events,
+/// events + suppressed + lost = packets (law 7).
+pub type CounterRecord = [u64; 5];
+/// Counters there are.
+pub const COUNTERS: u32 = 256;
+
+/// Index of a packet's counter: by reason, direction and whether it was dropped.
+#[inline(always)]
+pub const fn counter_index(reason: Reason, direction: Direction, dropped: bool) -> u32 {
+    (reason as u32) << 2 | (direction as u32) << 1 | dropped as u32
+}
+/// Counter of ended entries whose last counters the kernel reported itself (events, lost).
+pub const COUNTER_ENDED: u32 = COUNTERS - 1;
+
+/// What an event says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A packet was judged, and the verdict is news: a new flow, a denial, a revocation.
+    Verdict = 1,
+    /// An entry went, in the kernel, with these counters (expired or replaced by a new opening).
+    Ended = 2,
+}
+
+/// Words of an [`Event`].
+pub type EventRecord = [u64; 20];
+
+/// One event as the ring buffer carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What it says.
+    pub kind: EventKind,
+    /// The verdict's reason; for [`EventKind::Ended`] the entry's own is in its state.
+    pub reason: Reason,
+    /// Which way the packet went.
+    pub direction: Direction,
+    /// Mode it was judged under, as a number ([`crate::Mode`]).
+    pub mode: u8,
+    /// What the staged slot said.
+    pub staged: Staged,
+    /// TCP flags of the packet.
+    pub tcp_flags: u8,
+    /// The packet's 5-tuple as the wire shows it (for `Ended`: the entry's, as its opener sent it).
+    pub key: FlowKey,
+    /// The endpoint's ordinal.
+    pub endpoint: u32,
+    /// Interface index.
+    pub ifindex: u32,
+    /// The endpoint's word it was judged under.
+    pub word: u64,
+    /// The deciding rule, 0 for none.
+    pub rule: u32,
+    /// The rule of the staged slot, 0 for none.
+    pub staged_rule: u32,
+    /// When.
+    pub time: Nanos,
+    /// IP length of the packet.
+    pub ip_length: u32,
+    /// The entry the packet made, met or ended; zeros where there is none.
+    pub connection: ConnectionRecord,
+}
+
+impl Event {
+    /// As words.
+    #[inline(always)]
+    pub const fn encode(&self) -> EventRecord {
+        let k = &self.key;
+        let c = &self.connection;
+        [
+            self.kind as u64
+                | (self.reason as u64) << 8
+                | (self.direction as u64) << 16
+                | (self.mode as u64) << 24
+                | (self.staged as u64) << 32
+                | (self.tcp_flags as u64) << 40
+                | (k.protocol as u64) << 48,
+            k.source.0[0],
+            k.source.0[1],
+            k.destination.0[0],
+            k.destination.0[1],
+            k.source_port as u64 | (k.destination_port as u64) << 16 | (self.endpoint as u64) << 32,
+            self.word,
+            self.rule as u64 | (self.staged_rule as u64) << 32,
+            self.time,
+            self.ip_length as u64 | (self.ifindex as u64) << 32,
+            c[0],
+            c[1],
+            c[2],
+            c[3],
+            c[4],
+            c[5],
+            c[6],
+            c[7],
+            c[8],
+            0,
+        ]
+    }
+
+    /// From words; `None` when a number in it names nothing (another layout).
+    pub fn decode(w: &EventRecord) -> Option<Self> {
+        let kind = match w[0] as u8 {
+            1 => EventKind::Verdict,
+            2 => EventKind::Ended,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            reason: Reason::from_number((w[0] >> 8) as u8)?,
+            direction: Direction::from_bit(w[0] >> 16),
+            mode: (w[0] >> 24) as u8,
+            staged: Staged::from_bits(w[0] >> 32),
+            tcp_flags: (w[0] >> 40) as u8,
+            key: FlowKey {
+                source: Address([w[1], w[2]]),
+                destination: Address([w[3], w[4]]),
+                source_port: w[5] as u16,
+                destination_port: (w[5] >> 16) as u16,
+                protocol: (w[0] >> 48) as u8,
+            },
+            endpoint: (w[5] >> 32) as u32,
+            ifindex: (w[9] >> 32) as u32,
+            word: w[6],
+            rule: w[7] as u32,
+            staged_rule: (w[7] >> 32) as u32,
+            time: w[8],
+            ip_length: w[9] as u32,
+            connection: [w[10], w[11], w[12], w[13], w[14], w[15], w[16], w[17], w[18]],
+        })
+    }
+}

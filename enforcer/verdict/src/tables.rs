@@ -1,0 +1,94 @@
+//! Where the decision looks things up: maps in the kernel, memory elsewhere.
+
+use crate::{
+    Share,
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, RuleKey},
+};
+use core::{cell::Cell, ops::Deref};
+use flow::{Address, FlowKey};
+
+/// Whose address it is, among nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Node {
+    /// No node's.
+    None = 0,
+    /// This node's.
+    Own = 1,
+    /// Another node's.
+    Other = 2,
+}
+
+/// What the pod's sockets say of a TCP packet that belongs to no known connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Sockets {
+    /// No socket of the pod knows it, or nobody could ask.
+    None = 0,
+    /// The pod has this connection and no listener on its port: it is the client.
+    Client = 1,
+    /// The pod listens on this port: it is the server.
+    Server = 2,
+}
+
+/// Entries that an endpoint may hold in each share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Limits {
+    pub half_open: u64,
+    pub established: u64,
+    pub tombstones: u64,
+}
+
+/// What `decide` asks and tells. Implementations hold no logic: they look up and store.
+pub trait Tables {
+    /// An entry of the connection table, shared with whoever else handles packets.
+    type Entry: Deref<Target = [Cell<u64>; 9]>;
+
+    /// The endpoint's word, read once, whole; 0 for none.
+    fn word(&self, endpoint: u32) -> u64;
+    /// An own address of the endpoint; zero when unused. Index 4 is the peer interface's link-local address.
+    fn own_address(&self, endpoint: u32, index: usize) -> Address;
+    /// A generation.
+    fn generation(&self, index: u32) -> Option<GenerationRecord>;
+    /// The identity of an address: longest prefix; 0 when none matches.
+    fn identity(&self, address: Address) -> u32;
+    /// Whether an address is a node's.
+    fn node(&self, address: Address) -> Node;
+    /// The class of a port in a slot with ranges: longest prefix.
+    fn port_class(&self, slot: u32, protocol: u8, port: u16) -> Option<u32>;
+    /// The rule under a key.
+    fn rule(&self, key: &RuleKey) -> Option<u32>;
+
+    /// The entry under a key.
+    fn connection(&self, key: &ConnectionKey) -> Option<Self::Entry>;
+    /// Stores an entry, over one that is there. An error: the table is full.
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), ()>;
+    /// Removes an entry.
+    fn remove(&self, key: &ConnectionKey);
+    /// An entry is about to go or to be replaced: its counters are reported or counted as lost.
+    fn ended(&self, key: &ConnectionKey, entry: &[Cell<u64>; 9]);
+    /// Adds to a counter of an entry.
+    fn add(&self, counter: &Cell<u64>, n: u64);
+
+    /// The limits of the shares.
+    fn limits(&self) -> Limits;
+    /// Entries of the endpoint in a share now.
+    fn in_use(&self, endpoint: u32, share: Share) -> u64;
+    /// One more in a share.
+    fn take(&self, endpoint: u32, share: Share);
+    /// One less in a share.
+    fn release(&self, endpoint: u32, share: Share);
+
+    /// The ports of a datagram whose first fragment was seen: source, destination << 16.
+    fn fragment(&self, key: &FragmentRecordKey) -> Option<u32>;
+    /// Keeps the ports of a first fragment, in a bounded table.
+    fn remember(&self, key: &FragmentRecordKey, ports: u32);
+    /// The endpoint's bucket for neighbour discovery: time, tokens.
+    fn rate(&self, endpoint: u32) -> [u64; 2];
+    /// Stores the bucket.
+    fn set_rate(&self, endpoint: u32, bucket: [u64; 2]);
+    /// Asks the pod's sockets about a TCP packet from a peer to the pod, given as the peer would
+    /// send it. Not free: asked only where the direction is open.
+    fn sockets(&self, endpoint: u32, from_peer: &FlowKey) -> Sockets;
+}

@@ -1,0 +1,67 @@
+//! The maps. Names, keys and values are defined in `verdict::abi`; sizes are defaults that the
+//! loader may override.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    helpers::generated::bpf_map_lookup_elem,
+    macros::btf_map,
+};
+use verdict::abi::{
+    self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, RuleKey,
+};
+
+const ENDPOINT_COUNT: usize = abi::MAX_ENDPOINTS as usize;
+
+#[btf_map]
+pub static LINKS: HashMap<u32, u32, ENDPOINT_COUNT> = HashMap::new();
+#[btf_map]
+pub static ENDPOINTS: Array<EndpointRecord, ENDPOINT_COUNT> = Array::new();
+#[btf_map]
+pub static GENERATIONS: Array<GenerationRecord, 65_536> = Array::new();
+#[btf_map]
+pub static IDENTITIES: LpmTrie<[u32; 4], u32, 262_144> = LpmTrie::new();
+#[btf_map]
+pub static NODES: HashMap<[u64; 2], u32, 16_384> = HashMap::new();
+#[btf_map]
+pub static PORT_CLASSES: LpmTrie<[u32; 2], u32, 65_536> = LpmTrie::new();
+#[btf_map]
+pub static RULES: HashMap<RuleKey, u32, 262_144> = HashMap::new();
+#[btf_map]
+pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionRecord, 262_144> = HashMap::new();
+#[btf_map]
+pub static SHARES: Array<[u64; 4], ENDPOINT_COUNT> = Array::new();
+#[btf_map]
+pub static RETURNED: Array<[u64; 4], ENDPOINT_COUNT> = Array::new();
+#[btf_map]
+pub static RATES: Array<[u64; 2], ENDPOINT_COUNT> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentRecordKey, u32, 16_384> = LruHashMap::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<CounterRecord, 256> = PerCpuArray::new();
+#[btf_map]
+pub static TOKENS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+#[btf_map]
+pub static EVENTS: RingBuf<(), 4_194_304> = RingBuf::new();
+#[btf_map]
+pub static TEST: Array<[u64; 2], 1> = Array::new();
+
+/// Prefix length and four words of an LPM key; aya's `Key` is packed, hence slow byte stores, and the
+/// aligned words have the same layout.
+#[inline(always)]
+pub fn identity(key: &[u32; 5]) -> Option<u32> {
+    // SAFETY: the map's key is 20 bytes long, as `key` is; a value is a u32 or null.
+    unsafe {
+        let found = bpf_map_lookup_elem((&raw const IDENTITIES).cast_mut().cast(), key.as_ptr().cast());
+        found.cast::<u32>().as_ref().copied()
+    }
+}
+
+/// The same for port classes.
+#[inline(always)]
+pub fn port_class(key: &[u32; 3]) -> Option<u32> {
+    // SAFETY: the map's key is 12 bytes long, as `key` is; a value is a u32 or null.
+    unsafe {
+        let found = bpf_map_lookup_elem((&raw const PORT_CLASSES).cast_mut().cast(), key.as_ptr().cast());
+        found.cast::<u32>().as_ref().copied()
+    }
+}

@@ -1,0 +1,257 @@
+//! [`Tables`] over the maps: lookups and stores, no logic.
+
+use crate::{maps, settings};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock_tuple},
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use core::{cell::Cell, mem, mem::MaybeUninit};
+use flow::{Address, FlowKey};
+use verdict::{
+    Limits, Node, Share, Sockets, Tables,
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, Nanos, RuleKey, port_key},
+};
+
+/// TCP_LISTEN of the kernel's `enum` in net/tcp_states.h.
+const TCP_LISTEN: u32 = 10;
+
+/// The maps, for one packet.
+pub struct KernelTables {
+    /// The packet, for socket lookups.
+    pub skb: *mut __sk_buff,
+}
+
+/// The coarse monotonic clock, or the test's.
+#[inline(always)]
+pub fn now() -> Nanos {
+    if settings::testing() {
+        return maps::TEST.get(0).map_or(0, |words| words[0]);
+    }
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// `lock *(u64 *)(counter) += n`: exact where two CPUs meet.
+#[inline(always)]
+fn atomic_add(counter: *mut u64, n: u64) {
+    // SAFETY: `counter` points to a word of a map value, aligned to 8.
+    unsafe { core::arch::asm!("lock *(u64 *)({c} + 0) += {n}", c = in(reg) counter, n = in(reg) n) };
+}
+
+#[inline(always)]
+fn share(endpoint: u32, share: Share, by: u64) {
+    if let Some(words) = maps::SHARES.get_ptr_mut(endpoint) {
+        // SAFETY: `share` is below 4, the length of the value.
+        atomic_add(unsafe { words.cast::<u64>().add(share as usize) }, by);
+    }
+}
+
+impl Tables for KernelTables {
+    type Entry = &'static [Cell<u64>; 9];
+
+    #[inline(always)]
+    fn word(&self, endpoint: u32) -> u64 {
+        match maps::ENDPOINTS.get_ptr(endpoint) {
+            // SAFETY: a map value, aligned to 8; volatile, since the agent publishes by storing it.
+            Some(record) => unsafe { record.cast::<u64>().read_volatile() },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn own_address(&self, endpoint: u32, index: usize) -> Address {
+        match maps::ENDPOINTS.get(endpoint) {
+            Some(record) => match (record.get(2 + index * 2), record.get(3 + index * 2)) {
+                (Some(a), Some(b)) => Address([*a, *b]),
+                _ => Address([0; 2]),
+            },
+            None => Address([0; 2]),
+        }
+    }
+
+    #[inline(always)]
+    fn generation(&self, index: u32) -> Option<GenerationRecord> {
+        maps::GENERATIONS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn identity(&self, address: Address) -> u32 {
+        let [a, b] = address.0;
+        // The words are in memory order; halving them keeps it on a little-endian host.
+        maps::identity(&[128, a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn node(&self, address: Address) -> Node {
+        // SAFETY: the value is copied at once.
+        match unsafe { maps::NODES.get(&address.0) } {
+            Some(1) => Node::Own,
+            Some(_) => Node::Other,
+            None => Node::None,
+        }
+    }
+
+    #[inline(always)]
+    fn port_class(&self, slot: u32, protocol: u8, port: u16) -> Option<u32> {
+        let k = port_key(slot, protocol, port);
+        maps::port_class(&[
+            verdict::abi::PORT_PREFIX,
+            u32::from_ne_bytes([k[0], k[1], k[2], k[3]]),
+            u32::from_ne_bytes([k[4], k[5], k[6], k[7]]),
+        ])
+    }
+
+    #[inline(always)]
+    fn rule(&self, key: &RuleKey) -> Option<u32> {
+        // SAFETY: the value is copied at once.
+        unsafe { maps::RULES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn connection(&self, key: &ConnectionKey) -> Option<Self::Entry> {
+        // SAFETY: a map value of nine words lives until the program ends (RCU), and its words are
+        // shared with other CPUs as plain memory.
+        maps::CONNECTIONS.get_ptr_mut(key).map(|entry| unsafe { &*entry.cast::<[Cell<u64>; 9]>() })
+    }
+
+    #[inline(always)]
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), ()> {
+        maps::CONNECTIONS.insert(key, record, 0).map_err(|_| ())
+    }
+
+    #[inline(always)]
+    fn remove(&self, key: &ConnectionKey) {
+        let _ = maps::CONNECTIONS.remove(key);
+    }
+
+    #[inline(always)]
+    fn ended(&self, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
+        crate::report::ended(key, entry);
+    }
+
+    #[inline(always)]
+    fn add(&self, counter: &Cell<u64>, n: u64) {
+        atomic_add(counter.as_ptr(), n);
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Limits {
+        settings::limits()
+    }
+
+    #[inline(always)]
+    fn in_use(&self, endpoint: u32, share: Share) -> u64 {
+        let taken = maps::SHARES.get(endpoint).and_then(|words| words.get(share as usize)).copied();
+        let returned = maps::RETURNED.get(endpoint).and_then(|words| words.get(share as usize)).copied();
+        taken.unwrap_or(0).wrapping_sub(returned.unwrap_or(0))
+    }
+
+    #[inline(always)]
+    fn take(&self, endpoint: u32, which: Share) {
+        share(endpoint, which, 1);
+    }
+
+    #[inline(always)]
+    fn release(&self, endpoint: u32, which: Share) {
+        share(endpoint, which, u64::MAX);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentRecordKey) -> Option<u32> {
+        // SAFETY: the value is copied at once.
+        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FragmentRecordKey, ports: u32) {
+        let _ = maps::FRAGMENTS.insert(key, &ports, 0);
+    }
+
+    #[inline(always)]
+    fn rate(&self, endpoint: u32) -> [u64; 2] {
+        maps::RATES.get(endpoint).copied().unwrap_or([0; 2])
+    }
+
+    #[inline(always)]
+    fn set_rate(&self, endpoint: u32, bucket: [u64; 2]) {
+        if let Some(words) = maps::RATES.get_ptr_mut(endpoint) {
+            // SAFETY: a map value of two words; a race between CPUs loses a token at most.
+            unsafe { *words = bucket };
+        }
+    }
+
+    #[inline(always)]
+    fn sockets(&self, endpoint: u32, from_peer: &FlowKey) -> Sockets {
+        if settings::testing() {
+            return match maps::TEST.get(0).map_or(0, |words| words[1]) {
+                1 => Sockets::Client,
+                2 => Sockets::Server,
+                _ => Sockets::None,
+            };
+        }
+        ask_sockets(self.skb, endpoint, from_peer)
+    }
+}
+
+/// Asks the pod's network namespace. A listener on the local port makes the pod the server: it is
+/// looked for with peer port 0, which no connection has. Else the connection's own socket makes it
+/// the client.
+#[inline(never)]
+fn ask_sockets(skb: *mut __sk_buff, endpoint: u32, from_peer: &FlowKey) -> Sockets {
+    let Some(netns) = maps::ENDPOINTS.get(endpoint).map(|record| record[1]) else { return Sockets::None };
+    if netns as u32 == u32::MAX {
+        return Sockets::None;
+    }
+    match lookup(skb, netns, from_peer, 0) {
+        Some(TCP_LISTEN) => return Sockets::Server,
+        _ => {}
+    }
+    match lookup(skb, netns, from_peer, from_peer.source_port) {
+        Some(TCP_LISTEN) => Sockets::Server,
+        Some(_) => Sockets::Client,
+        None => Sockets::None,
+    }
+}
+
+/// The state of the socket that a packet from the peer, with this source port, would find.
+#[inline(always)]
+fn lookup(skb: *mut __sk_buff, netns: u64, from_peer: &FlowKey, peer_port: u16) -> Option<u32> {
+    // SAFETY: zero is a value of the tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { MaybeUninit::zeroed().assume_init() };
+    let (source, destination) = (from_peer.source, from_peer.destination);
+    let (sport, dport) = (peer_port.to_be(), from_peer.destination_port.to_be());
+    // SAFETY: plain stores into the union's arm that the size names.
+    let size = unsafe {
+        if destination.is_v4() {
+            let ipv4 = &mut tuple.__bindgen_anon_1.ipv4;
+            ipv4.saddr = (source.0[1] >> 32) as u32;
+            ipv4.daddr = (destination.0[1] >> 32) as u32;
+            ipv4.sport = sport;
+            ipv4.dport = dport;
+            mem::size_of_val(ipv4)
+        } else {
+            let ipv6 = &mut tuple.__bindgen_anon_1.ipv6;
+            ipv6.saddr = halves(source);
+            ipv6.daddr = halves(destination);
+            ipv6.sport = sport;
+            ipv6.dport = dport;
+            mem::size_of_val(ipv6)
+        }
+    };
+    // SAFETY: the tuple outlives the call; a socket that was found is released.
+    unsafe {
+        let socket = bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, size as u32, netns, 0);
+        if socket.is_null() {
+            return None;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        Some(state)
+    }
+}
+
+#[inline(always)]
+fn halves(address: Address) -> [u32; 4] {
+    let [a, b] = address.0;
+    [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
+}

@@ -1,8 +1,13 @@
 //! The cluster's objects, as far as podfence needs them, with where each was read.
 
-use crate::{labels::{Labels, Selector}, policy::{PolicySet, Protocol}};
+use crate::{
+    labels::{Labels, Selector},
+    policy::{PolicySet, Protocol},
+};
 use jiff::Timestamp;
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
+
+pub use crate::ownership::{MODE_LABEL, is_stable};
 
 /// Where something was read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +38,47 @@ pub struct Cluster {
     pub staged: PolicySet,
     /// Objects of kinds podfence does not look at: kind to count.
     pub passed_over: BTreeMap<String, usize>,
+}
+
+/// What is done about a denial, weakest first. The verdict itself never depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mode {
+    /// Everything passes; flows are recorded.
+    #[default]
+    Learn,
+    /// Everything passes; what would have been denied is logged as such.
+    Audit,
+    /// Denied is dropped and logged.
+    Enforce,
+}
+
+impl Mode {
+    /// Every mode, weakest first.
+    pub const ALL: [Mode; 3] = [Mode::Learn, Mode::Audit, Mode::Enforce];
+
+    /// As the label has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Learn => "learn",
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|mode| mode.name() == text);
+        known.ok_or_else(|| format!("`{text}` is none of learn, audit, enforce"))
+    }
 }
 
 /// A namespace.
@@ -68,6 +114,13 @@ pub struct WorkloadKey {
     pub kind: String,
     /// Its name.
     pub name: String,
+}
+
+impl fmt::Display for WorkloadKey {
+    /// `namespace/kind/name`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}/{}", self.namespace, self.kind, self.name))
+    }
 }
 
 /// A controller of pods.

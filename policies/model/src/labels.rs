@@ -1,9 +1,12 @@
 //! Labels and the selectors that look at them (apimachinery `metav1.LabelSelector`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// A set of labels, ordered so that the same set prints the same bytes.
 pub type Labels = BTreeMap<String, String>;
+
+/// The label that every namespace carries with its own name (KEP 2161).
+pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
 /// A label selector; the empty one selects everything. `null` is not a selector: it is an absent
 /// `Option<Selector>`, whose meaning its field defines.
@@ -65,6 +68,27 @@ impl Requirement {
             Operator::NotIn => !listed,
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    /// As `kubectl get -l` takes it: `app=web,tier in (a,b),!canary`; `<all>` for the empty one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels = self.match_labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let terms: Vec<String> = labels.chain(self.match_expressions.iter().map(ToString::to_string)).collect();
+        if terms.is_empty() { f.pad("<all>") } else { f.pad(&terms.join(",")) }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, values) = (&self.key, self.values.join(","));
+        match self.operator {
+            Operator::In => write!(f, "{key} in ({values})"),
+            Operator::NotIn => write!(f, "{key} notin ({values})"),
+            Operator::Exists => write!(f, "{key}"),
+            Operator::DoesNotExist => write!(f, "!{key}"),
         }
     }
 }

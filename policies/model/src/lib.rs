@@ -5,7 +5,9 @@
 pub mod cluster;
 pub mod labels;
 pub mod ledger;
+mod ownership;
 pub mod policy;
+pub mod ports;
 pub mod record;
 pub mod reference;
 pub mod view;

@@ -1,6 +1,6 @@
 //! A flow as capture saw it ([`FlowEvent`]) and with both ends attributed ([`FlowRecord`]).
 
-use crate::cluster::WorkloadKey;
+use crate::{cluster::WorkloadKey, policy::NetworkPolicy};
 use flow::FlowKey;
 use std::{net::IpAddr, sync::Arc};
 
@@ -88,6 +88,28 @@ pub struct RuleName {
     pub name: Arc<str>,
     /// `ingress[2]` or `egress[0]`.
     pub rule: Arc<str>,
+}
+
+impl RuleName {
+    /// The policy's ingress rule of this index.
+    pub fn ingress(policy: &NetworkPolicy, index: usize) -> Self {
+        Self::of(policy, format!("ingress[{index}]"))
+    }
+
+    /// The policy's egress rule of this index.
+    pub fn egress(policy: &NetworkPolicy, index: usize) -> Self {
+        Self::of(policy, format!("egress[{index}]"))
+    }
+
+    fn of(policy: &NetworkPolicy, rule: String) -> Self {
+        Self { namespace: policy.namespace.as_str().into(), name: policy.name.as_str().into(), rule: rule.into() }
+    }
+}
+
+impl std::fmt::Display for RuleName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{} {}", self.namespace, self.name, self.rule)
+    }
 }
 
 /// A slice of a flow as capture saw it: key, counters, times, verdict; no names. The key is

@@ -1,0 +1,283 @@
+//! Arrow columns back to rows. What was written is what comes back; a batch of someone else's is an error that
+//! names the column.
+
+use crate::{Row, schema};
+use arrow::{
+    array::{Array, BooleanArray, Int64Array, StringArray, UInt8Array, UInt16Array, UInt32Array},
+    record_batch::RecordBatch,
+};
+use model::{
+    cluster::WorkloadKey,
+    record::{End, Entity, FlowEvent, FlowRecord, Gap, RuleName, UnixNanos},
+};
+use std::{collections::HashSet, net::IpAddr, str::FromStr, sync::Arc};
+
+macro_rules! columns {
+    ($($name:ident: $array:ident),+ $(,)?) => {
+        struct Columns<'a> { $($name: &'a $array),+ }
+
+        impl<'a> Columns<'a> {
+            fn of(batch: &'a RecordBatch) -> Result<Self, String> {
+                Ok(Self { $($name: array(batch, stringify!($name))?),+ })
+            }
+        }
+    };
+}
+
+columns! {
+    start_ns: Int64Array, end_ns: Int64Array, flow_id: StringArray, community_id: StringArray,
+    client_ip: StringArray, client_port: UInt16Array, client_namespace: StringArray, client_pod: StringArray,
+    client_pod_uid: StringArray, client_workload: StringArray, client_workload_kind: StringArray,
+    client_entity: StringArray,
+    server_ip: StringArray, server_port: UInt16Array, server_namespace: StringArray, server_pod: StringArray,
+    server_pod_uid: StringArray, server_workload: StringArray, server_workload_kind: StringArray,
+    server_entity: StringArray,
+    protocol: StringArray, direction_rule: StringArray, observed_at: StringArray,
+    verdict: StringArray, reason: StringArray, policy_namespace: StringArray, policy_name: StringArray,
+    policy_rule: StringArray, policy_generation: Int64Array, service: StringArray,
+    packets_to_server: Int64Array, packets_to_client: Int64Array,
+    bytes_to_server: Int64Array, bytes_to_client: Int64Array,
+    tcp_flags_to_server: UInt8Array, tcp_flags_to_client: UInt8Array,
+    end_reason: StringArray, rtt_us: UInt32Array, dns_name: StringArray,
+    node: StringArray, interface: StringArray, source: StringArray, sampling: UInt32Array,
+    staged_verdict: StringArray, staged_reason: StringArray, adopted: BooleanArray,
+    client_unknown_reason: StringArray, server_unknown_reason: StringArray,
+    client_name: StringArray, server_name: StringArray,
+    flow_start_ns: Int64Array, row_kind: StringArray, lost: Int64Array,
+}
+
+fn array<'a, A: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a A, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("column `{name}` is missing"))?;
+    let found = column.data_type();
+    column.as_any().downcast_ref().ok_or_else(|| format!("column `{name}` is of type {found}, which is not the log's"))
+}
+
+/// Turns batches into rows and shares equal texts between them.
+#[derive(Default)]
+pub struct Decoder {
+    texts: HashSet<Arc<str>>,
+    workloads: HashSet<Arc<WorkloadKey>>,
+}
+
+/// Beyond so many different texts the shared ones are forgotten: memory stays bounded on a hostile log.
+const SHARED: usize = 1 << 16;
+
+impl Decoder {
+    /// The rows of a batch, in order, to `each`. The error says which column of which row is wrong.
+    pub fn rows(&mut self, batch: &RecordBatch, each: &mut dyn FnMut(Row)) -> Result<(), String> {
+        let columns = Columns::of(batch)?;
+        for row in 0..batch.num_rows() {
+            each(self.row(&columns, row).map_err(|why| format!("row {row}: {why}"))?);
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, c: &Columns<'_>, i: usize) -> Result<Row, String> {
+        match text(c.row_kind, i, "row_kind")? {
+            schema::FLOW => self.flow(c, i).map(Row::Flow),
+            schema::GAP => self.gap(c, i).map(Row::Gap),
+            other => Err(format!("row_kind is `{other}`")),
+        }
+    }
+
+    fn gap(&mut self, c: &Columns<'_>, i: usize) -> Result<Gap, String> {
+        Ok(Gap {
+            start: int(c.start_ns, i, "start_ns")?,
+            end: int(c.end_ns, i, "end_ns")?,
+            node: self.shared(text(c.node, i, "node")?),
+            reason: self.shared(text(c.reason, i, "reason")?),
+            lost: counter(c.lost, i, "lost")?,
+        })
+    }
+
+    fn flow(&mut self, c: &Columns<'_>, i: usize) -> Result<FlowRecord, String> {
+        let client = self.end(
+            EndColumns {
+                side: "client",
+                ip: c.client_ip,
+                port: c.client_port,
+                entity: c.client_entity,
+                namespace: c.client_namespace,
+                pod: c.client_pod,
+                name: c.client_name,
+                pod_uid: c.client_pod_uid,
+                workload: c.client_workload,
+                workload_kind: c.client_workload_kind,
+                unknown_reason: c.client_unknown_reason,
+            },
+            i,
+        )?;
+        let server = self.end(
+            EndColumns {
+                side: "server",
+                ip: c.server_ip,
+                port: c.server_port,
+                entity: c.server_entity,
+                namespace: c.server_namespace,
+                pod: c.server_pod,
+                name: c.server_name,
+                pod_uid: c.server_pod_uid,
+                workload: c.server_workload,
+                workload_kind: c.server_workload_kind,
+                unknown_reason: c.server_unknown_reason,
+            },
+            i,
+        )?;
+        Ok(FlowRecord {
+            flow_id: text(c.flow_id, i, "flow_id")?.to_owned(),
+            community_id: text(c.community_id, i, "community_id")?.to_owned(),
+            event: self.event(c, i, &client, &server)?,
+            client,
+            server,
+            service: self.optional(c.service, i),
+            dns_name: self.optional(c.dns_name, i),
+            node: self.shared(text(c.node, i, "node")?),
+            sampling: optional(c.sampling, i, UInt32Array::value).ok_or("sampling is null")?,
+        })
+    }
+
+    fn event(&mut self, c: &Columns<'_>, i: usize, client: &End, server: &End) -> Result<FlowEvent, String> {
+        let start: UnixNanos = int(c.start_ns, i, "start_ns")?;
+        let protocol = text(c.protocol, i, "protocol")?;
+        Ok(FlowEvent {
+            key: flow::FlowKey {
+                source: client.ip.into(),
+                destination: server.ip.into(),
+                source_port: client.port,
+                destination_port: server.port,
+                protocol: schema::protocol_number(protocol).ok_or_else(|| format!("protocol is `{protocol}`"))?,
+            },
+            direction_rule: named(c.direction_rule, i, "direction_rule")?,
+            observed_at: named(c.observed_at, i, "observed_at")?,
+            flow_start: optional(c.flow_start_ns, i, Int64Array::value).unwrap_or(start),
+            start,
+            end: int(c.end_ns, i, "end_ns")?,
+            packets_to_server: counter(c.packets_to_server, i, "packets_to_server")?,
+            packets_to_client: counter(c.packets_to_client, i, "packets_to_client")?,
+            bytes_to_server: counter(c.bytes_to_server, i, "bytes_to_server")?,
+            bytes_to_client: counter(c.bytes_to_client, i, "bytes_to_client")?,
+            tcp_flags_to_server: flags(c.tcp_flags_to_server, i, "tcp_flags_to_server")?,
+            tcp_flags_to_client: flags(c.tcp_flags_to_client, i, "tcp_flags_to_client")?,
+            adopted: optional(c.adopted, i, BooleanArray::value).ok_or("adopted is null")?,
+            verdict: named(c.verdict, i, "verdict")?,
+            reason: self.shared(text(c.reason, i, "reason")?),
+            rule: self.rule(c, i),
+            policy_generation: counter(c.policy_generation, i, "policy_generation")?,
+            staged_verdict: named(c.staged_verdict, i, "staged_verdict")?,
+            staged_reason: self.shared(text(c.staged_reason, i, "staged_reason")?),
+            end_reason: named(c.end_reason, i, "end_reason")?,
+            rtt_us: optional(c.rtt_us, i, UInt32Array::value),
+            interface: self.shared(text(c.interface, i, "interface")?),
+            source: named(c.source, i, "source")?,
+        })
+    }
+
+    fn rule(&mut self, c: &Columns<'_>, i: usize) -> Option<RuleName> {
+        Some(RuleName {
+            namespace: self.optional(c.policy_namespace, i)?,
+            name: self.optional(c.policy_name, i)?,
+            rule: self.optional(c.policy_rule, i)?,
+        })
+    }
+
+    fn end(&mut self, c: EndColumns<'_>, i: usize) -> Result<End, String> {
+        let side = c.side;
+        let ip = present(c.ip, i).ok_or_else(|| format!("{side}_ip is null"))?;
+        let entity = present(c.entity, i).unwrap_or_default();
+        let entity = Entity::from_str(entity).map_err(|why| format!("{side}_entity: {why}"))?;
+        let namespace = self.optional(c.namespace, i);
+        Ok(End {
+            ip: ip.parse::<IpAddr>().map_err(|why| format!("{side}_ip is `{ip}`: {why}"))?,
+            port: optional(c.port, i, UInt16Array::value).ok_or_else(|| format!("{side}_port is null"))?,
+            entity,
+            name: self.optional(if entity == Entity::Pod { c.pod } else { c.name }, i),
+            pod_uid: self.optional(c.pod_uid, i),
+            workload: present(c.workload, i).zip(present(c.workload_kind, i)).map(|(name, kind)| {
+                self.workload(WorkloadKey {
+                    namespace: namespace.as_deref().unwrap_or_default().to_owned(),
+                    kind: kind.to_owned(),
+                    name: name.to_owned(),
+                })
+            }),
+            namespace,
+            unknown_reason: present(c.unknown_reason, i).map(unknown_reason),
+        })
+    }
+
+    fn optional(&mut self, column: &StringArray, i: usize) -> Option<Arc<str>> {
+        present(column, i).map(|text| self.shared(text))
+    }
+
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        if self.texts.len() >= SHARED {
+            self.texts.clear();
+        }
+        let text: Arc<str> = text.into();
+        self.texts.insert(text.clone());
+        text
+    }
+
+    fn workload(&mut self, key: WorkloadKey) -> Arc<WorkloadKey> {
+        if let Some(known) = self.workloads.get(&key) {
+            return known.clone();
+        }
+        if self.workloads.len() >= SHARED {
+            self.workloads.clear();
+        }
+        let key = Arc::new(key);
+        self.workloads.insert(key.clone());
+        key
+    }
+}
+
+struct EndColumns<'a> {
+    side: &'static str,
+    ip: &'a StringArray,
+    port: &'a UInt16Array,
+    entity: &'a StringArray,
+    namespace: &'a StringArray,
+    pod: &'a StringArray,
+    name: &'a StringArray,
+    pod_uid: &'a StringArray,
+    workload: &'a StringArray,
+    workload_kind: &'a StringArray,
+    unknown_reason: &'a StringArray,
+}
+
+/// The reasons are constants of the program; one that this version does not know keeps that it is unknown.
+fn unknown_reason(name: &str) -> &'static str {
+    const KNOWN: [&str; 3] = ["never-seen", "ambiguous", "outside-window"];
+    KNOWN.into_iter().find(|known| *known == name).unwrap_or("other")
+}
+
+fn optional<A: Array, T>(column: &A, i: usize, value: fn(&A, usize) -> T) -> Option<T> {
+    (!column.is_null(i)).then(|| value(column, i))
+}
+
+fn present(column: &StringArray, i: usize) -> Option<&str> {
+    (!column.is_null(i)).then(|| column.value(i))
+}
+
+fn text<'a>(column: &'a StringArray, i: usize, name: &str) -> Result<&'a str, String> {
+    present(column, i).ok_or_else(|| format!("{name} is null"))
+}
+
+fn int(column: &Int64Array, i: usize, name: &str) -> Result<i64, String> {
+    optional(column, i, Int64Array::value).ok_or_else(|| format!("{name} is null"))
+}
+
+fn counter(column: &Int64Array, i: usize, name: &str) -> Result<u64, String> {
+    let value = int(column, i, name)?;
+    u64::try_from(value).map_err(|_| format!("{name} is {value}"))
+}
+
+fn flags(column: &UInt8Array, i: usize, name: &str) -> Result<u8, String> {
+    optional(column, i, UInt8Array::value).ok_or_else(|| format!("{name} is null"))
+}
+
+fn named<T: FromStr<Err = String>>(column: &StringArray, i: usize, name: &str) -> Result<T, String> {
+    text(column, i, name)?.parse().map_err(|why| format!("{name}: {why}"))
+}

@@ -1,0 +1,303 @@
+//! Numbers that go on from compile to compile.
+
+use crate::{
+    Endpoint, Error, RuleTable, Warning,
+    classes::{Class, Prefix, Universe, classes},
+    plan::{Bridge, EndpointChange, Plan, plan},
+    slots::{Identities, Slot, expand},
+    subjects::{Grants, Names, Policies, Subject, holders, subjects},
+    terms::Interner,
+};
+use flow::Address;
+use model::{cluster::Cluster, policy::PolicySet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+use verdict::{
+    Mode,
+    abi::{ANYONE, GENERATION_BITS, GenerationRecord, MAX_ENDPOINTS},
+};
+
+/// Slot indices begin at 1 and lie above three flags.
+const SLOT_INDICES: u32 = 1 << 29;
+
+/// Compiles for one node, again and again, with numbers that keep their meaning.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    node: String,
+    default_mode: Mode,
+    names: Names,
+    identities: Interner<Class>,
+    slots: Interner<Arc<Slot>>,
+    next_generation: u32,
+    next_ordinal: u32,
+    state: State,
+}
+
+/// What is in force, by content and by number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    subjects: BTreeMap<Arc<str>, Subject>,
+    classes: BTreeMap<Prefix, Class>,
+    universe: Universe,
+    table: RuleTable,
+}
+
+impl Compiler {
+    /// For the pods of `node`; `default_mode` holds where no label says another.
+    pub fn new(node: &str, default_mode: Mode) -> Self {
+        Self {
+            node: node.to_owned(),
+            default_mode,
+            names: Names::default(),
+            identities: Interner::default(),
+            slots: Interner::default(),
+            next_generation: 1,
+            next_ordinal: 1,
+            state: State::default(),
+        }
+    }
+
+    /// The tables in force: those of the plan last adopted.
+    pub fn table(&self) -> &RuleTable {
+        &self.state.table
+    }
+
+    /// The way from the tables in force to what this cluster and these policies need. Nothing changes
+    /// until the plan is [adopted](Self::adopt).
+    pub fn plan(&mut self, cluster: &Cluster, in_force: &PolicySet, staged: &PolicySet) -> Result<Plan, Error> {
+        let mut warnings = BTreeSet::new();
+        let held = holders(cluster, &mut warnings);
+        let policies = Policies::new(in_force, staged);
+        let subjects =
+            subjects(cluster, &held, &policies, &self.node, self.default_mode, &mut self.names, &mut warnings)?;
+        let universe = self.universe(&subjects)?;
+        let classes = classes(cluster, &held, &universe, &self.names);
+        let numbered = self.number(classes.values())?;
+        let mut table = RuleTable {
+            identities: classes.iter().map(|(prefix, class)| (*prefix, numbered[class])).collect(),
+            nodes: self.nodes(cluster, &mut warnings),
+            ..RuleTable::default()
+        };
+        let identities = Identities::new(numbered.iter().map(|(class, number)| (*class, *number)));
+        let mut taken = Taken::of(&self.state.table);
+        self.endpoints(&mut table, &subjects, &identities, &mut taken)?;
+        let bridges = self.bridges(&table, &numbered, &mut taken)?;
+        table.rules = self.rules(&table, &bridges);
+        table.warnings = warnings.into_iter().collect();
+        let next = State { subjects, classes: classes.clone(), universe, table: table.clone() };
+        Ok(plan(&self.state.table, table, bridges, next))
+    }
+
+    /// The plan was carried out: its tables are in force.
+    pub fn adopt(&mut self, plan: &Plan) {
+        self.state = plan.next.clone();
+        let table = &self.state.table;
+        let used: BTreeSet<u32> = table.identities.values().copied().collect();
+        self.identities.retain(|number| used.contains(&number));
+        let used: BTreeSet<u32> = table.slots.keys().map(|number| number >> 3).collect();
+        self.slots.retain(|index| used.contains(&index));
+    }
+
+    /// Terms and port names that identities tell apart: those of the new policies and, where they
+    /// change, of the old ones too, under which the new identities are judged for a moment.
+    fn universe(&mut self, subjects: &BTreeMap<Arc<str>, Subject>) -> Result<Universe, Error> {
+        let needed = Universe::of(subjects.values(), &mut self.names)?;
+        let before = &self.state.universe;
+        // Telling apart more than needed is right too, and spares renumbering at every small change.
+        if before.holds(&needed) && before.len() <= 2 * needed.len() {
+            return Ok(before.clone());
+        }
+        Ok(Universe::of(self.state.subjects.values(), &mut self.names)?.united(&needed))
+    }
+
+    /// The number of each class; addresses that nothing tells apart have none.
+    fn number<'a>(&mut self, classes: impl Iterator<Item = &'a Class>) -> Result<HashMap<&'a Class, u32>, Error> {
+        let mut numbered = HashMap::new();
+        for class in classes {
+            if *class == Class::default() {
+                numbered.insert(class, ANYONE);
+            } else if !numbered.contains_key(class) {
+                let number = self.identities.number(class, u32::MAX).ok_or(Error::Exhausted { what: "identity" })?;
+                numbered.insert(class, number);
+            }
+        }
+        Ok(numbered)
+    }
+
+    fn nodes(&self, cluster: &Cluster, warnings: &mut BTreeSet<Warning>) -> BTreeMap<Address, u32> {
+        if !cluster.nodes.contains_key(&self.node) {
+            warnings.insert(Warning::UnknownNode { node: self.node.clone() });
+        }
+        let mut nodes = BTreeMap::new();
+        for (name, node) in &cluster.nodes {
+            let own = *name == self.node;
+            for address in &node.addresses {
+                let of = nodes.entry(Address::from(*address)).or_insert(2);
+                if own {
+                    *of = 1;
+                }
+            }
+        }
+        nodes
+    }
+
+    fn endpoints(
+        &mut self,
+        table: &mut RuleTable,
+        subjects: &BTreeMap<Arc<str>, Subject>,
+        identities: &Identities,
+        taken: &mut Taken,
+    ) -> Result<(), Error> {
+        let mut memo: HashMap<Arc<Grants>, u32> = HashMap::new();
+        for (uid, subject) in subjects {
+            let mut number = |grants: &Arc<Grants>| -> Result<u32, Error> {
+                if let Some(number) = memo.get(grants) {
+                    return Ok(*number);
+                }
+                let (number, slot) = self.slot(grants, identities)?;
+                table.slots.insert(number, slot);
+                memo.insert(grants.clone(), number);
+                Ok(number)
+            };
+            let in_force = number(&subject.in_force)?;
+            let staged = subject.staged.as_ref().map(&mut number).transpose()?.unwrap_or(0);
+            let record = record(in_force, staged, subject.mode);
+            let generation = self.generation(record, taken)?;
+            table.generations.insert(generation, record);
+            let before = self.state.table.endpoints.get(uid).filter(|before| before.addresses == subject.addresses);
+            let ordinal = match before {
+                Some(before) => before.ordinal,
+                None => self.ordinal(taken)?,
+            };
+            let endpoint = Endpoint {
+                ordinal,
+                uid: uid.clone(),
+                namespace: subject.namespace.clone(),
+                name: subject.name.clone(),
+                addresses: subject.addresses,
+                mode: subject.mode,
+                in_force,
+                staged,
+                generation,
+            };
+            table.endpoints.insert(uid.clone(), endpoint);
+        }
+        Ok(())
+    }
+
+    /// The old policies over old and new identities, for endpoints that stay and do not know the new ones.
+    fn bridges(
+        &mut self,
+        table: &RuleTable,
+        numbered: &HashMap<&Class, u32>,
+        taken: &mut Taken,
+    ) -> Result<Vec<Bridge>, Error> {
+        let mut bridges = Vec::new();
+        let old = self.state.clone();
+        if table.identities == old.table.identities {
+            return Ok(bridges);
+        }
+        let old_classes: BTreeSet<&Class> = old.classes.values().collect();
+        let both: HashMap<&Class, u32> =
+            self.number(old_classes.into_iter())?.into_iter().chain(numbered.iter().map(|(c, n)| (*c, *n))).collect();
+        let identities = Identities::new(both.iter().map(|(class, number)| (*class, *number)));
+        for (uid, before) in &old.table.endpoints {
+            let stays = table.endpoints.get(uid).is_some_and(|after| after.ordinal == before.ordinal);
+            let Some(subject) = old.subjects.get(uid).filter(|_| stays) else { continue };
+            let (in_force, slot) = self.slot(&subject.in_force, &identities)?;
+            let mut slots = vec![(in_force, slot)];
+            let mut staged = 0;
+            if let Some(grants) = &subject.staged {
+                let (number, slot) = self.slot(grants, &identities)?;
+                slots.push((number, slot));
+                staged = number;
+            }
+            if (in_force, staged) == (before.in_force, before.staged) {
+                continue;
+            }
+            let record = record(in_force, staged, before.mode);
+            let generation = self.generation(record, taken)?;
+            let change = EndpointChange { ordinal: before.ordinal, uid: uid.clone(), generation };
+            bridges.push(Bridge { change, record, slots });
+        }
+        Ok(bridges)
+    }
+
+    fn slot(&mut self, grants: &Grants, identities: &Identities) -> Result<(u32, Arc<Slot>), Error> {
+        let ports = &mut self.names.ports;
+        let numbers: HashMap<_, _> = grants
+            .grants
+            .iter()
+            .filter_map(|grant| match &grant.ports {
+                crate::subjects::Ports::Named(name) => Some((name.clone(), ports.number(name, u32::MAX)?)),
+                _ => None,
+            })
+            .collect();
+        let slot = Arc::new(expand(grants, identities, |name| numbers.get(name).copied().unwrap_or(0)));
+        let index = self.slots.number(&slot, SLOT_INDICES).ok_or(Error::Exhausted { what: "slot" })?;
+        Ok((slot.number(index), slot))
+    }
+
+    /// The generation of this content: one that stands, or the next index that is free. Indices are
+    /// used again, in turn: the epoch beside them in an endpoint's word is not.
+    fn generation(&mut self, record: GenerationRecord, taken: &mut Taken) -> Result<u32, Error> {
+        if let Some(index) = taken.generations.get(&record) {
+            return Ok(*index);
+        }
+        let last = (1 << GENERATION_BITS) - 1;
+        for _ in 0..=last {
+            let index = self.next_generation;
+            // A wheel of the smallest useful size keeps the array short.
+            let wheel = (taken.indices.len() as u32 * 2).clamp(1024, last);
+            self.next_generation = if index >= wheel { 1 } else { index + 1 };
+            if taken.indices.insert(index) {
+                taken.generations.insert(record, index);
+                return Ok(index);
+            }
+        }
+        Err(Error::Exhausted { what: "generation" })
+    }
+
+    /// The next free ordinal, in turn, so that one that was given back rests for long.
+    fn ordinal(&mut self, taken: &mut Taken) -> Result<u32, Error> {
+        for _ in 0..MAX_ENDPOINTS {
+            let ordinal = self.next_ordinal;
+            self.next_ordinal = if ordinal + 1 >= MAX_ENDPOINTS { 1 } else { ordinal + 1 };
+            if taken.ordinals.insert(ordinal) {
+                return Ok(ordinal);
+            }
+        }
+        Err(Error::Exhausted { what: "endpoint" })
+    }
+
+    /// The names of the rules in the slots, the bridges' included: events may name them.
+    fn rules(&self, table: &RuleTable, bridges: &[Bridge]) -> BTreeMap<u32, crate::RuleOrigin> {
+        let bridged = bridges.iter().flat_map(|bridge| bridge.slots.iter().map(|(_, slot)| slot));
+        let used: BTreeSet<u32> =
+            table.slots.values().chain(bridged).flat_map(|slot| slot.rules(0)).map(|(_, rule)| rule).collect();
+        used.into_iter().filter_map(|rule| Some((rule, self.names.rules.content(rule)?.clone()))).collect()
+    }
+}
+
+fn record(in_force: u32, staged: u32, mode: Mode) -> GenerationRecord {
+    [u64::from(in_force) | u64::from(staged) << 32, mode as u64]
+}
+
+/// Indices that are in use, in the tables in force or in those being made.
+struct Taken {
+    generations: HashMap<GenerationRecord, u32>,
+    indices: BTreeSet<u32>,
+    ordinals: BTreeSet<u32>,
+}
+
+impl Taken {
+    fn of(table: &RuleTable) -> Self {
+        Self {
+            generations: table.generations.iter().map(|(index, record)| (*record, *index)).collect(),
+            indices: table.generations.keys().copied().collect(),
+            ordinals: table.endpoints.values().map(|endpoint| endpoint.ordinal).collect(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A change of tables as data, in the order in which it is carried out:
+//!
+//! 1. rules, port classes, generations and node addresses that the new tables need beside the old ones;
+//! 2. [`Plan::bridging`]: endpoints whose slots do not know a new identity yet get slots that know both
+//!    the old numbers and the new ones, under the old policies;
+//! 3. [`Plan::identities_set`], longest prefix first, then [`Plan::identities_removed`], shortest first: at
+//!    every moment each address has its old identity or its new one;
+//! 4. [`Plan::endpoints`]: the new generation and a new epoch, for every endpoint whose rules changed or
+//!    whose slots look at an identity that an address got or lost;
+//! 5. what nobody looks at any more is removed.
+
+use crate::classes::Prefix;
+use crate::{Endpoint, RuleTable, classes::longest, slots::Slot};
+use flow::Address;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+use verdict::abi::{ANYONE, GenerationRecord};
+
+/// What is to be done, and the table it leads to.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The tables after it.
+    pub table: RuleTable,
+    /// Slots to write, by number: new ones and those of the bridge.
+    pub slots_added: BTreeMap<u32, Arc<Slot>>,
+    /// Generations to write, by index.
+    pub generations_added: BTreeMap<u32, GenerationRecord>,
+    /// Node addresses to write.
+    pub nodes_set: BTreeMap<Address, u32>,
+    /// Endpoints to send over a generation of the bridge.
+    pub bridging: Vec<EndpointChange>,
+    /// Identities to write, longest prefix first.
+    pub identities_set: Vec<(Prefix, u32)>,
+    /// Prefixes to remove, shortest first.
+    pub identities_removed: Vec<Prefix>,
+    /// Endpoints that get a generation and an epoch.
+    pub endpoints: Vec<EndpointChange>,
+    /// Endpoints that go.
+    pub endpoints_removed: Vec<Endpoint>,
+    /// Node addresses to remove.
+    pub nodes_removed: Vec<Address>,
+    /// Slots to remove, by number: old ones and those of the bridge.
+    pub slots_removed: BTreeMap<u32, Arc<Slot>>,
+    /// Unchanged or not, what each table holds while the plan is carried out.
+    pub peak: Counts,
+    pub(crate) next: crate::compiler::State,
+}
+
+/// An endpoint's generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointChange {
+    /// Its ordinal.
+    pub ordinal: u32,
+    /// Its UID.
+    pub uid: Arc<str>,
+    /// The generation it gets.
+    pub generation: u32,
+}
+
+/// How many entries the kernel's tables hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub identities: usize,
+    pub nodes: usize,
+    pub rules: usize,
+    pub port_classes: usize,
+    pub generations: usize,
+    pub endpoints: usize,
+}
+
+/// How many entries the kernel's tables have room for.
+pub type Limits = Counts;
+
+/// A plan that does not fit: nothing of it was done, the old tables stand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct TooLarge {
+    /// Which table, how many entries it would hold, how many it has room for.
+    pub tables: Vec<(&'static str, usize, usize)>,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the policies do not fit, the old ones stay in force:")?;
+        for (table, needed, room) in &self.tables {
+            write!(f, " {table} {needed} of {room};")?;
+        }
+        write!(f, " give the agent larger tables, or fewer rules")
+    }
+}
+
+impl Plan {
+    /// Whether it fits, counting what old and new need beside each other.
+    pub fn fits(&self, limits: &Limits) -> Result<(), TooLarge> {
+        let (needs, room) = (self.peak.list(), limits.list());
+        let over = needs.iter().zip(room).filter(|(needs, room)| needs.1 > room.1);
+        let tables: Vec<_> = over.map(|(needs, room)| (needs.0, needs.1, room.1)).collect();
+        if tables.is_empty() { Ok(()) } else { Err(TooLarge { tables }) }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.slots_added.is_empty()
+            && self.generations_added.is_empty()
+            && self.nodes_set.is_empty()
+            && self.identities_set.is_empty()
+            && self.identities_removed.is_empty()
+            && self.endpoints.is_empty()
+            && self.endpoints_removed.is_empty()
+            && self.nodes_removed.is_empty()
+            && self.slots_removed.is_empty()
+    }
+}
+
+impl Counts {
+    fn list(&self) -> [(&'static str, usize); 6] {
+        [
+            ("identities", self.identities),
+            ("node addresses", self.nodes),
+            ("rules", self.rules),
+            ("port classes", self.port_classes),
+            ("generations", self.generations),
+            ("endpoints", self.endpoints),
+        ]
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.list().iter().map(|(name, n)| format!("{n} {name}")).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// The bridge of an endpoint: slots under the old policies that know old and new identities.
+pub(crate) struct Bridge {
+    pub(crate) change: EndpointChange,
+    pub(crate) record: GenerationRecord,
+    pub(crate) slots: Vec<(u32, Arc<Slot>)>,
+}
+
+/// The way from `old` to `new`.
+pub(crate) fn plan(old: &RuleTable, new: RuleTable, bridges: Vec<Bridge>, next: crate::compiler::State) -> Plan {
+    let mut plan = Plan { next, ..Plan::default() };
+    let mut slots_used = new.slots.clone();
+    let mut generations_used = new.generations.clone();
+    for bridge in bridges {
+        slots_used.extend(bridge.slots);
+        generations_used.insert(bridge.change.generation, bridge.record);
+        plan.bridging.push(bridge.change);
+    }
+    plan.slots_added = beside(&slots_used, &old.slots);
+    plan.generations_added = beside(&generations_used, &old.generations);
+    plan.nodes_set = beside(&new.nodes, &old.nodes);
+    plan.nodes_removed = old.nodes.keys().filter(|node| !new.nodes.contains_key(node)).copied().collect();
+    let touched = identities(&mut plan, old, &new);
+    endpoints(&mut plan, old, &new, &touched);
+    let mut standing = old.slots.clone();
+    standing.extend(slots_used);
+    plan.slots_removed =
+        standing.iter().filter(|(n, _)| !new.slots.contains_key(n)).map(|(n, s)| (*n, s.clone())).collect();
+    plan.peak = Counts {
+        identities: old.identities.keys().chain(new.identities.keys()).collect::<BTreeSet<_>>().len(),
+        nodes: old.nodes.keys().chain(new.nodes.keys()).collect::<BTreeSet<_>>().len(),
+        rules: standing.values().map(|slot| slot.rules_len()).sum(),
+        port_classes: standing.values().map(|slot| slot.port_classes_len()).sum(),
+        generations: old.generations.keys().chain(generations_used.keys()).max().map_or(0, |max| *max as usize + 1),
+        endpoints: new.endpoints.values().map(|e| e.ordinal as usize + 1).max().unwrap_or(0),
+    };
+    plan.table = new;
+    plan
+}
+
+/// What `new` has that `old` does not have, or has otherwise.
+fn beside<K: Ord + Clone, V: PartialEq + Clone>(new: &BTreeMap<K, V>, old: &BTreeMap<K, V>) -> BTreeMap<K, V> {
+    new.iter().filter(|(key, value)| old.get(key) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// Plans the identities, and returns the numbers that some address gets or loses.
+fn identities(plan: &mut Plan, old: &RuleTable, new: &RuleTable) -> BTreeSet<u32> {
+    let mut touched = BTreeSet::new();
+    plan.identities_set = beside(&new.identities, &old.identities).into_iter().collect();
+    plan.identities_set.sort_by_key(|(prefix, _)| (std::cmp::Reverse(prefix.length), *prefix));
+    for (prefix, number) in &plan.identities_set {
+        touched.insert(*number);
+        touched.extend(longest(&old.identities, prefix));
+    }
+    plan.identities_removed =
+        old.identities.keys().filter(|prefix| !new.identities.contains_key(prefix)).copied().collect();
+    plan.identities_removed.sort_by_key(|prefix| (prefix.length, *prefix));
+    for prefix in &plan.identities_removed {
+        touched.extend(old.identities.get(prefix));
+        touched.extend(longest(&new.identities, prefix));
+    }
+    touched.remove(&ANYONE);
+    touched
+}
+
+fn endpoints(plan: &mut Plan, old: &RuleTable, new: &RuleTable, touched: &BTreeSet<u32>) {
+    // Slots are shared: each is looked through once.
+    let mut memo: BTreeMap<u32, bool> = BTreeMap::new();
+    let mut looks_at = |table: &RuleTable, number: u32| {
+        *memo.entry(number).or_insert_with(|| {
+            table.slots.get(&number).is_some_and(|slot| slot.identities().any(|identity| touched.contains(&identity)))
+        })
+    };
+    let bridged: BTreeSet<u32> = plan.bridging.iter().map(|change| change.ordinal).collect();
+    for (uid, endpoint) in &new.endpoints {
+        let stays = old.endpoints.get(uid).is_some_and(|before| {
+            before.ordinal == endpoint.ordinal
+                && before.generation == endpoint.generation
+                && !bridged.contains(&endpoint.ordinal)
+                && ![before.in_force, before.staged].iter().any(|slot| looks_at(old, *slot))
+        });
+        if !stays {
+            plan.endpoints.push(EndpointChange {
+                ordinal: endpoint.ordinal,
+                uid: uid.clone(),
+                generation: endpoint.generation,
+            });
+        }
+    }
+    let goes = |before: &&Endpoint| new.endpoints.get(&before.uid).is_none_or(|after| after.ordinal != before.ordinal);
+    plan.endpoints_removed = old.endpoints.values().filter(goes).cloned().collect();
+}

@@ -2,6 +2,7 @@
 //! flow records, edges, ledgers, and who owned an address when. No IO, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod cidr;
 pub mod cluster;
 pub mod labels;
 pub mod ledger;

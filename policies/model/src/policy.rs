@@ -10,6 +10,26 @@ pub struct PolicySet {
     pub policies: Vec<NetworkPolicy>,
 }
 
+impl PolicySet {
+    /// A set of these policies, put into order.
+    pub fn new(policies: Vec<NetworkPolicy>) -> Self {
+        let mut set = Self { policies };
+        set.sort();
+        set
+    }
+
+    /// The policy of this namespace and name; the set is in order.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&NetworkPolicy> {
+        let order = |p: &NetworkPolicy| (p.namespace.as_str(), p.name.as_str()).cmp(&(namespace, name));
+        self.policies.binary_search_by(order).ok().and_then(|index| self.policies.get(index))
+    }
+
+    /// Puts the policies into the order that a set promises.
+    pub fn sort(&mut self) {
+        self.policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    }
+}
+
 /// One NetworkPolicy, defaulted as the API server does: `ingress` and `egress` say which
 /// directions it isolates.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,249 @@
+//! Namespaces, nodes, pods and services.
+
+use super::{
+    ReadError,
+    field::{Field, Object, WholeOrText},
+    twice,
+};
+use crate::{
+    cluster::{Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort},
+    labels::{Labels, METADATA_NAME},
+    policy::Protocol,
+};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use std::net::IpAddr;
+
+pub(super) fn namespace(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+    let root = object.root();
+    let metadata = root.at("metadata")?;
+    let mut labels = labels_with_mode(&metadata)?;
+    labels.insert(METADATA_NAME.to_owned(), object.name.clone());
+    let namespace =
+        Namespace { labels, annotations: metadata.at("annotations")?.labels()?, source: Some(object.source()) };
+    // One that another object named before has no source.
+    match cluster.namespaces.insert(object.name.clone(), namespace) {
+        Some(Namespace { source: Some(first), .. }) => Err(twice(object, Some(&first))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn node(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+    let root = object.root();
+    let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
+    let mut node =
+        Node { labels: metadata.at("labels")?.labels()?, source: Some(object.source()), ..Node::default() };
+    for item in status.at("addresses")?.items()? {
+        let class = item.at("type")?;
+        if matches!(class.text()?, Some("InternalIP" | "ExternalIP")) {
+            let field = item.at("address")?;
+            node.addresses.push(address(&field, field.needed_text("write the node's address")?)?);
+        }
+    }
+    let cidrs = spec.at("podCIDRs")?;
+    for item in cidrs.items()? {
+        node.pod_cidrs.push(pod_cidr(&item)?);
+    }
+    let cidr = spec.at("podCIDR")?;
+    if node.pod_cidrs.is_empty() && cidr.is_there() {
+        node.pod_cidrs.push(pod_cidr(&cidr)?);
+    }
+    match cluster.nodes.insert(object.name.clone(), node) {
+        Some(first) => Err(twice(object, first.source.as_ref())),
+        None => Ok(()),
+    }
+}
+
+fn pod_cidr(field: &Field<'_>) -> Result<IpNet, ReadError> {
+    let text = field.needed_text("write a CIDR such as 10.244.1.0/24")?;
+    let cidr = text.parse::<IpNet>();
+    cidr.map(|c| c.trunc()).map_err(|_| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.244.1.0/24")))
+}
+
+pub(super) fn pod(object: &Object<'_>) -> Result<Pod, ReadError> {
+    let root = object.root();
+    let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
+    let phase = status.at("phase")?.text()?.unwrap_or_default();
+    let completed = matches!(phase, "Succeeded" | "Failed");
+    let uid = metadata.at("uid")?.text()?.unwrap_or(&object.name).to_owned();
+    let labels = if metadata.at("ownerReferences")?.is_there() {
+        metadata.at("labels")?.labels()?
+    } else {
+        labels_with_mode(&metadata)?
+    };
+    let started = match time(&status.at("startTime")?)? {
+        Some(started) => Some(started),
+        None => time(&metadata.at("creationTimestamp")?)?,
+    };
+    Ok(Pod {
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
+        uid,
+        labels,
+        annotations: metadata.at("annotations")?.labels()?,
+        addresses: pod_addresses(&status)?,
+        node: spec.at("nodeName")?.text()?.unwrap_or_default().to_owned(),
+        host_network: spec.at("hostNetwork")?.flag()?,
+        ports: container_ports(&spec)?,
+        owner: owner(&metadata)?,
+        started,
+        ended: ended(&metadata, &status, completed)?,
+        completed,
+        source: Some(object.source()),
+    })
+}
+
+fn pod_addresses(status: &Field<'_>) -> Result<Vec<IpAddr>, ReadError> {
+    let mut all = Vec::new();
+    for item in status.at("podIPs")?.items()? {
+        let field = item.at("ip")?;
+        if let Some(text) = field.text()?.filter(|text| !text.is_empty()) {
+            all.push(address(&field, text)?);
+        }
+    }
+    let first = status.at("podIP")?;
+    if let Some(text) = first.text()?.filter(|text| !text.is_empty()) {
+        let ip = address(&first, text)?;
+        if !all.contains(&ip) {
+            all.insert(0, ip);
+        }
+    }
+    Ok(all)
+}
+
+/// When the pod stopped holding its addresses.
+fn ended(metadata: &Field<'_>, status: &Field<'_>, completed: bool) -> Result<Option<Timestamp>, ReadError> {
+    if completed {
+        let mut last = None;
+        for list in ["containerStatuses", "initContainerStatuses"] {
+            for container in status.at(list)?.items()? {
+                let finished = time(&container.at("state")?.at("terminated")?.at("finishedAt")?)?;
+                last = last.max(finished);
+            }
+        }
+        if last.is_some() {
+            return Ok(last);
+        }
+    }
+    time(&metadata.at("deletionTimestamp")?)
+}
+
+/// The controlling owner reference of an object.
+pub(super) fn owner(metadata: &Field<'_>) -> Result<Option<Owner>, ReadError> {
+    for reference in metadata.at("ownerReferences")?.items()? {
+        if reference.at("controller")?.flag()? {
+            return Ok(Some(Owner {
+                kind: reference.at("kind")?.needed_text("write the owner's kind")?.to_owned(),
+                name: reference.at("name")?.needed_text("write the owner's name")?.to_owned(),
+                uid: reference.at("uid")?.text()?.unwrap_or_default().to_owned(),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// The container ports of a pod's `spec`: of containers, and of init containers that go on running.
+pub(super) fn container_ports(spec: &Field<'_>) -> Result<Vec<ContainerPort>, ReadError> {
+    let mut ports = Vec::new();
+    for container in spec.at("containers")?.items()? {
+        add_ports(&mut ports, &container)?;
+    }
+    for container in spec.at("initContainers")?.items()? {
+        if container.at("restartPolicy")?.text()? == Some("Always") {
+            add_ports(&mut ports, &container)?;
+        }
+    }
+    Ok(ports)
+}
+
+fn add_ports(ports: &mut Vec<ContainerPort>, container: &Field<'_>) -> Result<(), ReadError> {
+    for item in container.at("ports")?.items()? {
+        let field = item.at("containerPort")?;
+        let Some(port) = field.port()? else {
+            return Err(field.wrong("missing; write a number from 1 to 65535"));
+        };
+        let name = item.at("name")?.text()?.filter(|name| !name.is_empty()).map(str::to_owned);
+        ports.push(ContainerPort { name, port, protocol: protocol(&item)? });
+    }
+    Ok(())
+}
+
+pub(super) fn service(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+    let root = object.root();
+    let (spec, status) = (root.at("spec")?, root.at("status")?);
+    let mut service =
+        Service { selector: spec.at("selector")?.labels()?, source: Some(object.source()), ..Service::default() };
+    let (first, list) = (spec.at("clusterIP")?, spec.at("clusterIPs")?);
+    add_address(&mut service.cluster_ips, &first)?;
+    for item in list.items()? {
+        add_address(&mut service.cluster_ips, &item)?;
+    }
+    for item in spec.at("externalIPs")?.items()? {
+        add_address(&mut service.external_ips, &item)?;
+    }
+    for item in status.at("loadBalancer")?.at("ingress")?.items()? {
+        add_address(&mut service.external_ips, &item.at("ip")?)?;
+    }
+    for item in spec.at("ports")?.items()? {
+        service.ports.push(service_port(&item)?);
+    }
+    match cluster.services.insert((object.namespace.clone(), object.name.clone()), service) {
+        Some(first) => Err(twice(object, first.source.as_ref())),
+        None => Ok(()),
+    }
+}
+
+fn service_port(item: &Field<'_>) -> Result<ServicePort, ReadError> {
+    let field = item.at("port")?;
+    let Some(port) = field.port()? else { return Err(field.wrong("missing; write a number from 1 to 65535")) };
+    let target = item.at("targetPort")?;
+    let target = match target.whole_or_text()? {
+        // 0 is how the absence of a number is written.
+        None | Some(WholeOrText::Whole(0)) => TargetPort::Number(port),
+        Some(WholeOrText::Whole(number)) => TargetPort::Number(target.port_number(number)?),
+        Some(WholeOrText::Text(name)) => TargetPort::Name(name.to_owned()),
+    };
+    let name = item.at("name")?.text()?.unwrap_or_default().to_owned();
+    Ok(ServicePort { name, port, protocol: protocol(item)?, target })
+}
+
+/// Adds an address, if the field has one that is not there yet; headless Services have `None`.
+fn add_address(to: &mut Vec<IpAddr>, field: &Field<'_>) -> Result<(), ReadError> {
+    if let Some(text) = field.text()?.filter(|text| !text.is_empty() && *text != "None") {
+        let ip = address(field, text)?;
+        if !to.contains(&ip) {
+            to.push(ip);
+        }
+    }
+    Ok(())
+}
+
+/// `protocol`, TCP when absent.
+pub(super) fn protocol(item: &Field<'_>) -> Result<Protocol, ReadError> {
+    let field = item.at("protocol")?;
+    let Some(text) = field.text()? else { return Ok(Protocol::Tcp) };
+    let known = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
+    known.ok_or_else(|| field.wrong(format_args!("`{text}` is none of TCP, UDP, SCTP (in capitals)")))
+}
+
+fn address(field: &Field<'_>, text: &str) -> Result<IpAddr, ReadError> {
+    let ip = text.parse::<IpAddr>();
+    ip.map(|ip| ip.to_canonical())
+        .map_err(|_| field.wrong(format_args!("`{text}` is no IP address; write one such as 10.0.0.1 or fd00::1")))
+}
+
+fn time(field: &Field<'_>) -> Result<Option<Timestamp>, ReadError> {
+    let Some(text) = field.text()? else { return Ok(None) };
+    let time = text.parse::<Timestamp>();
+    time.map(Some).map_err(|_| field.wrong(format_args!("`{text}` is no time; write one such as 2026-01-02T15:04:05Z")))
+}
+
+/// The labels of an object whose mode label counts.
+pub(super) fn labels_with_mode(metadata: &Field<'_>) -> Result<Labels, ReadError> {
+    let field = metadata.at("labels")?;
+    let labels = field.labels()?;
+    if let Some(Err(problem)) = labels.get(MODE_LABEL).map(|text| text.parse::<Mode>()) {
+        return Err(field.at(MODE_LABEL)?.wrong(problem));
+    }
+    Ok(labels)
+}

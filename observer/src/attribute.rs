@@ -1,0 +1,98 @@
+//! A [`FlowEvent`] and a view of the cluster make a [`FlowRecord`].
+//!
+//! Both ends are asked for at the time the flow began, so that all its slices name the same pods: a
+//! connection belongs to the pod that held the address when it was opened. An end that cannot be
+//! attributed stays unknown, with the reason.
+
+use community_id::calculate_community_id;
+use flow::FlowKey;
+use model::{
+    record::{DirectionRule, FlowEvent, FlowRecord},
+    view::AddressView,
+};
+use std::sync::Arc;
+
+/// Attributes both ends; orients a flow of unknown direction by the ports that the cluster declares.
+pub fn attribute(view: &AddressView, node: &Arc<str>, event: FlowEvent) -> FlowRecord {
+    let event = oriented(view, event);
+    let key = event.key;
+    FlowRecord {
+        flow_id: flow_id(node, &event),
+        community_id: community_id(&key),
+        client: view.end(key.source.ip(), key.source_port, event.flow_start),
+        server: view.end(key.destination.ip(), key.destination_port, event.flow_start),
+        service: None,
+        dns_name: None,
+        node: node.clone(),
+        sampling: 1,
+        event,
+    }
+}
+
+/// The rule `port`: of two ends, the one whose port is declared is the server. If both or none are, nothing is known.
+fn oriented(view: &AddressView, event: FlowEvent) -> FlowEvent {
+    let key = event.key;
+    if event.direction_rule != DirectionRule::Unknown || matches!(key.protocol, flow::ICMP | flow::ICMPV6) {
+        return event;
+    }
+    let serves = |ip, port| view.serves(ip, key.protocol, port, event.flow_start);
+    let source = serves(key.source.ip(), key.source_port);
+    let destination = serves(key.destination.ip(), key.destination_port);
+    match (source, destination) {
+        (true, false) => FlowEvent { direction_rule: DirectionRule::Port, ..flipped(event) },
+        (false, true) => FlowEvent { direction_rule: DirectionRule::Port, ..event },
+        _ => event,
+    }
+}
+
+/// The same flow, told from its other end.
+fn flipped(event: FlowEvent) -> FlowEvent {
+    FlowEvent {
+        key: event.key.reversed(),
+        packets_to_server: event.packets_to_client,
+        packets_to_client: event.packets_to_server,
+        bytes_to_server: event.bytes_to_client,
+        bytes_to_client: event.bytes_to_server,
+        tcp_flags_to_server: event.tcp_flags_to_client,
+        tcp_flags_to_client: event.tcp_flags_to_server,
+        observed_at: match event.observed_at {
+            model::record::ObservedAt::Server => model::record::ObservedAt::Client,
+            model::record::ObservedAt::Client => model::record::ObservedAt::Server,
+            model::record::ObservedAt::Wire => model::record::ObservedAt::Wire,
+        },
+        ..event
+    }
+}
+
+/// Sixteen hex digits that all slices of a flow share and, but for chance, no other flow has: a hash over node,
+/// source, interface, both ends whatever their order, protocol and the flow's start.
+pub fn flow_id(node: &str, event: &FlowEvent) -> String {
+    let key = event.key;
+    let ends = [(key.source, key.source_port), (key.destination, key.destination_port)];
+    let [low, high] = if ends[0] <= ends[1] { ends } else { [ends[1], ends[0]] };
+    let mut hash = blake3::Hasher::new();
+    for text in [node, event.source.name(), &event.interface] {
+        hash.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    for (address, port) in [low, high] {
+        hash.update(&address.octets()).update(&port.to_be_bytes());
+    }
+    hash.update(&[key.protocol]).update(&event.flow_start.to_be_bytes());
+    hash.finalize().to_hex()[..16].to_owned()
+}
+
+/// Community ID v1 (github.com/corelight/community-id-spec), as Zeek and Suricata write it. It takes ICMP's type and
+/// code for ports; a flow holds an echo's both directions, so it is that of the request.
+fn community_id(key: &FlowKey) -> String {
+    let (source_port, destination_port) = match key.protocol {
+        flow::ICMP => (8, 0),
+        flow::ICMPV6 => (128, 0),
+        _ => (key.source_port, key.destination_port),
+    };
+    let (source, destination) = (key.source.ip(), key.destination.ip());
+    let has_ports = matches!(key.protocol, flow::TCP | flow::UDP | flow::SCTP | flow::ICMP | flow::ICMPV6);
+    let port = |port| has_ports.then_some(port);
+    // Refused only for ICMP of the other family's kind, which is no flow that two hosts understand.
+    calculate_community_id(0, source, destination, port(source_port), port(destination_port), key.protocol, false)
+        .unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+//! Attributes what it is given, writes it and keeps the ledger.
+
+use crate::{Error, attribute};
+use flowlog::{Counts, Writer};
+use model::{
+    ledger::Ledger,
+    record::{FlowEvent, FlowRecord, Gap, UnixNanos},
+    view::AddressView,
+};
+use std::sync::Arc;
+
+/// One node's observer: events in, log and ledger out.
+pub struct Observer {
+    view: AddressView,
+    writer: Writer,
+    ledger: Ledger,
+    node: Arc<str>,
+    instance: Arc<str>,
+}
+
+impl Observer {
+    /// An observer that writes to `writer`. `instance` names it in the ledger: node and start, so that a restarted
+    /// observer's counts add to those of the one before.
+    pub fn new(writer: Writer, view: AddressView, node: &str, instance: &str) -> Self {
+        Self { view, writer, ledger: Ledger::default(), node: node.into(), instance: instance.into() }
+    }
+
+    /// Attributes an event, counts it in the ledger and appends it to the log. After an error the event is counted in the
+    /// ledger, and in the log's next gap where it could not be written; observing may go on.
+    pub fn observe(&mut self, event: FlowEvent) -> Result<FlowRecord, Error> {
+        let record = attribute(&self.view, &self.node, event);
+        self.ledger.add(&self.instance, &record);
+        self.writer.append(&record)?;
+        Ok(record)
+    }
+
+    /// Notes that something was not seen, as a row.
+    pub fn gap(&mut self, start: UnixNanos, end: UnixNanos, reason: &str, lost: u64) -> Result<(), Error> {
+        let gap = Gap { start, end, node: self.node.clone(), reason: reason.into(), lost };
+        Ok(self.writer.gap(&gap)?)
+    }
+
+    /// The cluster as it is from now on, ended pods included: they own the flows that are still to be told.
+    pub fn set_view(&mut self, view: AddressView) {
+        self.view = view;
+    }
+
+    /// The cluster as this observer knows it.
+    pub fn view(&self) -> &AddressView {
+        &self.view
+    }
+
+    /// What was learned so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What the log's writer did so far.
+    pub fn counts(&self) -> Counts {
+        self.writer.counts()
+    }
+
+    /// Lets time pass for the log; about once a second.
+    pub fn tick(&mut self, now: UnixNanos) -> Result<(), Error> {
+        Ok(self.writer.tick(now)?)
+    }
+
+    /// Hands everything to the system: after this it survives the process.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.writer.flush()?)
+    }
+
+    /// Finishes the log; gives back what was learned.
+    pub fn close(self) -> Result<(Ledger, Counts), Error> {
+        let counts = self.writer.close()?;
+        Ok((self.ledger, counts))
+    }
+}

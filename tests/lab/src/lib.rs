@@ -1,4 +1,18 @@
 //! A cluster out of network namespaces.
 #![forbid(unsafe_code)]
-pub mod pod { /// x
-pub fn main(_: impl Iterator<Item = std::ffi::OsString>) -> std::process::ExitCode { std::process::ExitCode::SUCCESS } }
+
+mod control;
+mod destination;
+mod error;
+mod names;
+mod objects;
+pub mod pod;
+mod process;
+mod resolve;
+mod scenario;
+pub mod traffic;
+
+pub use control::{Outcome, Stage};
+pub use destination::{Destination, Family, Host, Scheme};
+pub use error::Error;
+pub use scenario::*;

@@ -1,0 +1,267 @@
+//! From ledger and cluster to verified policies.
+//!
+//! Always holds: every subject has one policy that isolates it both ways, so that a workload never
+//! seen is closed and one more flow only opens (law 11); what is returned was verified.
+
+use crate::{
+    certificate::{Certificate, Observation},
+    evidence::Evidence,
+    lessons::{LeftOut, LeftOutReason, Lesson, Lessons},
+    minimize::minimize,
+    naming,
+    refused::Refused,
+    subjects::{Presence, Subject, Subjects, WithoutPolicy},
+    verify::{Verified, verify},
+};
+use ipnet::IpNet;
+use model::{
+    cluster::{Cluster, WorkloadKey},
+    labels::{Labels, METADATA_NAME, Selector},
+    ledger::{Ledger, Party},
+    policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
+    record::{Gap, UnixNanos},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The label on everything podfence writes (Kubernetes' recommended labels).
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "podfence");
+
+/// A client that opens more ports of one server than this is pointed out.
+const MANY_PORTS: usize = 32;
+
+/// What to do about workloads that node addresses reach. Such an address may be a hostNetwork
+/// client or anyone behind a masquerade; what only the own node's kubelet sends passes either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// Open the ports seen to the addresses of all nodes; what that opens is listed.
+    Allow,
+    /// Open nothing; what was seen is listed.
+    Deny,
+}
+
+/// What the operator says beside the ledger and the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What to do about ingress from nodes; `None` refuses where there is any.
+    pub nodes: Option<Nodes>,
+    /// Edges accepted by name although they were denied, of unknown direction or without a
+    /// handshake: `NAMESPACE/NAME->NAMESPACE/NAME:PORT/PROTOCOL`, as the summary lists them.
+    pub accept: Vec<String>,
+    /// From when until when the observers watched; `None`: from the first to the last flow.
+    pub window: Option<(UnixNanos, UnixNanos)>,
+    /// What they lost, for the certificate.
+    pub gaps: Vec<Gap>,
+}
+
+/// Policies with their proof, and all that they open beyond what was seen or leave out.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// One policy a subject, minimised and verified.
+    pub policies: PolicySet,
+    /// Who the policies are for.
+    pub subjects: Subjects,
+    /// What they were written from.
+    pub lessons: Lessons,
+    /// What stands behind every rule.
+    pub evidence: Evidence,
+    /// How complete the learning was.
+    pub certificate: Certificate,
+    /// Subjects never observed in the window: closed both ways.
+    pub never_observed: Vec<WorkloadKey>,
+    /// What a reviewer should know beside the lists above, in order.
+    pub notes: Vec<String>,
+    /// What verification asked.
+    pub verified: Verified,
+}
+
+/// Writes the least-privilege policies for what a ledger holds about a cluster.
+///
+/// # Errors
+/// See [`Refused`]: each variant says where, and what to try.
+pub fn synthesize(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Result<Generated, Refused> {
+    let subjects = Subjects::of(cluster)?;
+    let lessons = Lessons::of(ledger, cluster, &subjects, options)?;
+    let policies = minimize(&write_policies(&subjects, &lessons));
+    let verified = verify(&policies, cluster, &subjects, &lessons)?;
+    let evidence = Evidence::of(&policies, &subjects, &lessons);
+    let observation = Observation { ledger, window: options.window, gaps: &options.gaps };
+    let certificate = Certificate::of(&observation, cluster, &subjects, &lessons);
+    let never_observed = never_observed(&subjects, ledger);
+    let notes = notes(cluster, &subjects, &lessons, &policies);
+    Ok(Generated { policies, subjects, lessons, evidence, certificate, never_observed, notes, verified })
+}
+
+/// Peers of one direction with the ports opened to each.
+type Openings = BTreeMap<Peer, BTreeSet<Port>>;
+
+fn write_policies(subjects: &Subjects, lessons: &Lessons) -> PolicySet {
+    let mut openings: Vec<(Openings, Openings)> = vec![Default::default(); subjects.all().len()];
+    for lesson in &lessons.lessons {
+        let edge = &lesson.edge;
+        let Some(port) = port_of(lesson) else { continue };
+        if let (Some(own), Some(peer)) = (find(subjects, &edge.server), peer_of(subjects, &edge.client)) {
+            openings[own].0.entry(peer).or_default().insert(port.clone());
+        }
+        if let (Some(own), Some(peer)) = (find(subjects, &edge.client), peer_of(subjects, &edge.server)) {
+            openings[own].1.entry(peer).or_default().insert(port);
+        }
+    }
+    let both = subjects.all().iter().zip(openings);
+    let mut policies: Vec<_> = both.map(|(subject, (ingress, egress))| policy(subject, ingress, egress)).collect();
+    policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    PolicySet { policies }
+}
+
+fn policy(subject: &Subject, ingress: Openings, egress: Openings) -> NetworkPolicy {
+    NetworkPolicy {
+        namespace: subject.key.namespace.clone(),
+        name: subject.policy.clone(),
+        labels: Labels::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]),
+        annotations: Labels::new(),
+        pod_selector: subject.selector.clone(),
+        ingress: Some(rules(ingress)),
+        egress: Some(rules(egress)),
+        source: None,
+    }
+}
+
+fn rules(openings: Openings) -> Vec<Rule> {
+    let one = |(peer, ports): (Peer, BTreeSet<Port>)| Rule {
+        peers: vec![peer],
+        ports: ports.into_iter().collect(),
+        source: None,
+    };
+    openings.into_iter().map(one).collect()
+}
+
+fn find(subjects: &Subjects, party: &Party) -> Option<usize> {
+    match party {
+        Party::Workload(key) => subjects.find(key),
+        Party::Node(_) | Party::Outside(_) => None,
+    }
+}
+
+/// The port of a lesson as a rule writes it.
+pub(crate) fn port_of(lesson: &Lesson) -> Option<Port> {
+    let (protocol, port) = (Protocol::from_number(lesson.edge.protocol)?, lesson.edge.port);
+    Some(Port { protocol, port: PortMatch::Range(port, port) })
+}
+
+/// How a rule names one end: a workload by namespace and selector, an address as a block of one.
+pub(crate) fn peer_of(subjects: &Subjects, party: &Party) -> Option<Peer> {
+    Some(match party {
+        Party::Workload(key) => {
+            let subject = &subjects.all()[subjects.find(key)?];
+            let namespace = Labels::from([(METADATA_NAME.to_owned(), subject.key.namespace.clone())]);
+            Peer::Pods { namespaces: Some(Selector::of(namespace)), pods: Some(subject.selector.clone()) }
+        }
+        Party::Node(ip) | Party::Outside(ip) => {
+            Peer::Block { cidr: IpNet::from(ip.to_canonical()), except: Vec::new() }
+        }
+    })
+}
+
+fn never_observed(subjects: &Subjects, ledger: &Ledger) -> Vec<WorkloadKey> {
+    let edges = ledger.edges.keys().map(|(_, _, edge)| edge);
+    let seen: BTreeSet<&WorkloadKey> = edges
+        .flat_map(|edge| [&edge.client, &edge.server])
+        .filter_map(|party| match party {
+            Party::Workload(key) => Some(&**key),
+            Party::Node(_) | Party::Outside(_) => None,
+        })
+        .collect();
+    let here = subjects.all().iter().filter(|s| s.presence != Presence::Gone && !seen.contains(&*s.key));
+    here.map(|s| (*s.key).clone()).collect()
+}
+
+fn notes(cluster: &Cluster, subjects: &Subjects, lessons: &Lessons, policies: &PolicySet) -> Vec<String> {
+    let mut notes = Vec::new();
+    for subject in subjects.all() {
+        let who = naming::workload(&subject.key);
+        for narrowed in &subject.narrowed {
+            let (by, from) = (naming::printable(&narrowed.by), naming::workload(&narrowed.from));
+            notes.push(format!("{who} is selected by {by} too, which tells it from {from}"));
+        }
+        if subject.selector == Selector::default() {
+            let namespace = &subject.key.namespace;
+            notes.push(format!("{who} has no label: its selector means every pod of {namespace}, later ones too"));
+        }
+    }
+    notes.extend(subjects.without_policy.iter().map(|(key, why)| no_policy(key, *why)));
+    notes.extend(opened_to_nodes(cluster, lessons));
+    notes.extend(many_ports(lessons));
+    notes.extend(standing_policies(cluster, policies));
+    notes
+}
+
+fn no_policy(key: &WorkloadKey, why: WithoutPolicy) -> String {
+    format!("{} gets no policy: {}", naming::workload(key), why.meaning())
+}
+
+/// What a block of a node's address holds beside what was seen (law 2).
+fn opened_to_nodes(cluster: &Cluster, lessons: &Lessons) -> Vec<String> {
+    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for pod in cluster.pods.iter().filter(|pod| pod.host_network && pod.ended.is_none() && !pod.completed) {
+        by_node.entry(&pod.node).or_default().push(naming::workload(&cluster.root_owner(pod)));
+    }
+    let mut out = Vec::new();
+    for lesson in &lessons.lessons {
+        let (ip, way) = match (&lesson.edge.client, &lesson.edge.server) {
+            (Party::Node(ip), _) => (ip, "from"),
+            (_, Party::Node(ip)) => (ip, "to"),
+            _ => continue,
+        };
+        let node = cluster.nodes.iter().find(|(_, node)| node.addresses.iter().any(|a| a.to_canonical() == *ip));
+        let mut sharing = node.and_then(|(name, _)| by_node.get(name.as_str())).cloned().unwrap_or_default();
+        sharing.sort();
+        sharing.dedup();
+        let name = node.map_or_else(|| ip.to_string(), |(name, _)| naming::printable(name));
+        let who = if sharing.is_empty() { String::new() } else { format!(", that is {}", sharing.join(", ")) };
+        let also = if way == "from" { " and whoever is masqueraded behind it" } else { "" };
+        let edge = naming::edge(&lesson.edge);
+        out.push(format!("{edge} opens {way} all of node {name}{who}{also}: no selector tells them apart"));
+    }
+    out
+}
+
+fn many_ports(lessons: &Lessons) -> Vec<String> {
+    let mut by_pair: BTreeMap<(&Party, &Party, u8), usize> = BTreeMap::new();
+    for lesson in &lessons.lessons {
+        *by_pair.entry((&lesson.edge.client, &lesson.edge.server, lesson.edge.protocol)).or_default() += 1;
+    }
+    let many = by_pair.into_iter().filter(|(_, ports)| *ports > MANY_PORTS);
+    many.map(|((client, server, protocol), ports)| {
+        let (client, server) = (naming::party_in_full(client), naming::party_in_full(server));
+        let protocol = naming::protocol(protocol);
+        format!("{client} opened {ports} {protocol} ports of {server}, each its own rule item: look whether the server picks them at random")
+    })
+    .collect()
+}
+
+/// Policies add up: what stands in the cluster opens beside what is written here, and a name taken
+/// by someone else's policy would be overwritten.
+fn standing_policies(cluster: &Cluster, policies: &PolicySet) -> Vec<String> {
+    let ours = |p: &NetworkPolicy| p.labels.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
+    let mut out = Vec::new();
+    for theirs in cluster.policies.policies.iter().filter(|p| !ours(p)) {
+        let name = naming::printable(&format!("{}/{}", theirs.namespace, theirs.name));
+        let same = policies.policies.iter().any(|p| (&p.namespace, &p.name) == (&theirs.namespace, &theirs.name));
+        out.push(if same {
+            format!("{name} stands in the cluster already and is not podfence's: applying overwrites it")
+        } else {
+            format!("{name} stands in the cluster already: what it allows stays allowed")
+        });
+    }
+    out
+}
+
+impl Generated {
+    /// What was left out, by reason: flows, and the edges known.
+    pub fn left_out(&self) -> BTreeMap<LeftOutReason, Vec<&LeftOut>> {
+        let mut by_reason: BTreeMap<LeftOutReason, Vec<&LeftOut>> = BTreeMap::new();
+        for item in &self.lessons.left_out {
+            by_reason.entry(item.reason.clone()).or_default().push(item);
+        }
+        by_reason
+    }
+}

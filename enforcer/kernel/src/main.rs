@@ -13,7 +13,7 @@ mod tables;
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use flow::{Direction, Packet, ParseError};
 use tables::KernelTables;
-use verdict::{Decision, Effect, Hook, News, Reason, Staged, Tables, Verdict, abi};
+use verdict::{Effect, Hook, Mode, Reason, Tables, Verdict, abi};
 
 /// TC_ACT_UNSPEC: whatever else is attached still runs.
 const PASS: i32 = -1;
@@ -42,57 +42,60 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     };
     let tables = KernelTables { skb };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
-    let parsed = match flow::parse(&packet::Skb::new(skb)) {
-        Err(error) if error.is_truncation() && packet::pull(skb) => parse_again(skb),
-        parsed => parsed,
+    let Some(packet) = maps::packet() else { return DROP };
+    *packet = Packet::EMPTY;
+    let verdict = match read(skb, packet) {
+        Ok(()) => verdict::decide(&tables, &hook, packet),
+        Err(error) => verdict::refuse(error),
     };
-    match parsed {
-        Ok(packet) => {
-            let decision = verdict::decide(&tables, &hook, &packet);
-            if matches!(decision.verdict.reason, Reason::Established) {
-                report::count(abi::counter_index(Reason::Established, direction, false), length);
-                return PASS;
-            }
-            conclude(&tables, &hook, Some(&packet), &decision)
-        }
-        Err(error) => conclude(&tables, &hook, None, &verdict::refuse(error)),
+    if matches!(verdict.reason(), Reason::Established) {
+        report::count(abi::counter_index(Reason::Established, direction, false), length);
+        return PASS;
+    }
+    conclude(&tables, &hook, packet, verdict)
+}
+
+/// Parses the linear part; where headers reach beyond it, pulls once and parses again.
+#[inline(always)]
+fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
+    match flow::parse_into(&packet::Skb(skb), packet) {
+        Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, packet),
+        result => result,
     }
 }
 
 /// Rare, hence out of line.
 #[inline(never)]
-fn parse_again(skb: *mut __sk_buff) -> Result<Packet, ParseError> {
-    flow::parse(&packet::Skb::new(skb))
+fn read_again(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
+    *packet = Packet::EMPTY;
+    flow::parse_into(&packet::Skb(skb), packet)
 }
 
 /// What is done about a verdict that is not `Established`: the mode, the counter, the event.
 #[inline(never)]
-fn conclude(tables: &KernelTables, hook: &Hook, packet: Option<&Packet>, decision: &Decision) -> i32 {
+fn conclude(tables: &KernelTables, hook: &Hook, packet: &Packet, verdict: Verdict) -> i32 {
     let word = tables.word(hook.endpoint);
     let mode = verdict::mode(tables, word);
-    let effect = verdict::effect(mode, decision.verdict.reason);
-    let dropped = matches!(effect, Effect::DropAndLog);
     // SAFETY: the context is valid for the program's run.
     let length = unsafe { (*tables.skb).len };
-    report::count(abi::counter_index(decision.verdict.reason, hook.direction, dropped), length);
-    report::verdict(hook, packet, decision, word, mode, effect);
+    finish(hook, packet, verdict, word, mode, length)
+}
+
+#[inline(always)]
+fn finish(hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode, length: u32) -> i32 {
+    let dropped = matches!(verdict::effect(mode, verdict.reason()), Effect::DropAndLog);
+    let index = abi::counter_index(verdict.reason(), hook.direction, dropped);
+    report::count(index, length);
+    report::verdict(index, hook, packet, verdict, word, mode);
     if dropped { DROP } else { PASS }
 }
 
 /// A veth whose pod is not known: the node's setting is its whole rule.
 #[inline(never)]
 fn unknown_pod(ifindex: u32, direction: Direction, length: u32) -> i32 {
-    let mode = settings::unknown_pod();
-    let decision = Decision {
-        verdict: Verdict { reason: Reason::UnknownPod, rule: 0, staged: Staged::None, staged_rule: 0 },
-        news: News::Event,
-    };
-    let effect = verdict::effect(mode, Reason::UnknownPod);
-    let dropped = matches!(effect, Effect::DropAndLog);
-    report::count(abi::counter_index(Reason::UnknownPod, direction, dropped), length);
     let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
-    report::verdict(&hook, None, &decision, 0, mode, effect);
-    if dropped { DROP } else { PASS }
+    let verdict = Verdict::new(Reason::UnknownPod);
+    finish(&hook, &Packet::EMPTY, verdict, 0, settings::unknown_pod(), length)
 }
 
 #[panic_handler]

@@ -6,6 +6,7 @@ use aya_ebpf::{
     helpers::generated::bpf_map_lookup_elem,
     macros::btf_map,
 };
+use flow::Packet;
 use verdict::abi::{
     self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, RuleKey,
 };
@@ -44,6 +45,20 @@ pub static TOKENS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 pub static EVENTS: RingBuf<(), 4_194_304> = RingBuf::new();
 #[btf_map]
 pub static TEST: Array<[u64; 2], 1> = Array::new();
+
+/// The packet in work on this CPU. In a map, not on the stack: the verifier forgets what is written to
+/// a map, so the paths through the parser meet again behind it instead of each being walked to the end.
+#[btf_map]
+static PACKET: PerCpuArray<[u64; 16], 1> = PerCpuArray::new();
+
+/// This CPU's packet.
+#[inline(always)]
+pub fn packet() -> Option<&'static mut Packet> {
+    const { assert!(size_of::<Packet>() <= 128 && align_of::<Packet>() <= 8) }
+    // SAFETY: the value is large enough and aligned; zeros are a packet, and nothing but packets is ever
+    // written there. A classifier is not interrupted by another one on its CPU.
+    PACKET.get_ptr_mut(0).map(|value| unsafe { &mut *value.cast::<Packet>() })
+}
 
 /// Prefix length and four words of an LPM key; aya's `Key` is packed, hence slow byte stores, and the
 /// aligned words have the same layout.

@@ -3,28 +3,10 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
 use flow::{HEADER_LIMIT, PacketBytes};
 
-/// The linear part of a packet.
-pub struct Skb {
-    start: usize,
-    end: usize,
-    length: u32,
-}
-
-impl Skb {
-    /// The packet as it lies now; invalid after [`pull`].
-    #[inline(always)]
-    pub fn new(skb: *mut __sk_buff) -> Self {
-        // SAFETY: the context is valid for the program's run. Volatile: otherwise LLVM passes `data`
-        // and `data_end` to out-of-line functions as u32, and the verifier refuses arithmetic on them.
-        unsafe {
-            Self {
-                start: (&raw const (*skb).data).read_volatile() as usize,
-                end: (&raw const (*skb).data_end).read_volatile() as usize,
-                length: (*skb).len,
-            }
-        }
-    }
-}
+/// A packet as it lies now: its linear part is looked up at each read. Kept in fields, LLVM would
+/// pass the two pointers to out-of-line functions as u32, and the verifier refuses arithmetic on those.
+#[derive(Clone, Copy)]
+pub struct Skb(pub *mut __sk_buff);
 
 /// Pulls as much as headers may take into the linear part.
 #[inline(always)]
@@ -36,8 +18,15 @@ pub fn pull(skb: *mut __sk_buff) -> bool {
 impl PacketBytes for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let at = self.start + offset;
-        if at + N > self.end {
+        // SAFETY: the context is valid for the program's run.
+        let (start, end) = unsafe {
+            (
+                (&raw const (*self.0).data).read_volatile() as usize,
+                (&raw const (*self.0).data_end).read_volatile() as usize,
+            )
+        };
+        let at = start + offset;
+        if at + N > end {
             return None;
         }
         // SAFETY: `at..at + N` lies within the linear part, as just checked.
@@ -46,7 +35,8 @@ impl PacketBytes for Skb {
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.length
+        // SAFETY: the context is valid for the program's run.
+        unsafe { (*self.0).len }
     }
 }
 

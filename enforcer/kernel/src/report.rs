@@ -4,8 +4,8 @@ use crate::{maps, settings, tables::now};
 use core::cell::Cell;
 use flow::{Address, Direction, FlowKey, Packet};
 use verdict::{
-    Decision, Effect, Hook, Mode, News, Reason, Staged, State,
-    abi::{self, ConnectionKey, Event, EventKind, EventRecord, connection_parts, counter_index},
+    Hook, Mode, News, Reason, Staged, State, Verdict,
+    abi::{self, ConnectionKey, Event, EventKind, EventRecord, connection_parts},
 };
 
 /// BPF_RB_NO_WAKEUP: a reader comes by on a timer; waking it costs the packet 7 µs.
@@ -55,48 +55,48 @@ fn token() -> bool {
 /// Makes the event of a verdict, or counts why there is none: of every reason that reports,
 /// events + suppressed + lost = packets.
 #[inline(always)]
-pub fn verdict(hook: &Hook, packet: Option<&Packet>, decision: &Decision, word: u64, mode: Mode, effect: Effect) {
-    let index = counter_index(decision.verdict.reason, hook.direction, matches!(effect, Effect::DropAndLog));
-    if !decision.verdict.reason.reports() {
+pub fn verdict(index: u32, hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode) {
+    if !verdict.reason().reports() {
         return;
     }
-    if matches!(decision.news, News::Repeated) || !token() {
+    if matches!(verdict.news(), News::Repeated) || !token() {
         return column(index, SUPPRESSED);
     }
-    let Some(mut entry) = maps::EVENTS.reserve_untyped::<EventRecord>(0) else { return column(index, LOST) };
-    let key = packet.map_or(NO_KEY, |p| p.key);
     let event = Event {
         kind: EventKind::Verdict,
-        reason: decision.verdict.reason,
+        reason: verdict.reason(),
         direction: hook.direction,
         mode: mode as u8,
-        staged: decision.verdict.staged,
-        tcp_flags: packet.map_or(0, |p| p.tcp_flags),
-        key,
+        staged: verdict.staged(),
+        tcp_flags: packet.tcp_flags,
+        key: packet.key,
         endpoint: hook.endpoint,
         ifindex: hook.ifindex,
         word,
-        rule: decision.verdict.rule,
-        staged_rule: decision.verdict.staged_rule,
+        rule: verdict.rule(),
+        staged_rule: verdict.staged_rule(),
         time: hook.now,
-        ip_length: packet.map_or(0, |p| p.ip_length),
+        ip_length: packet.ip_length,
         connection: [0; 9],
     };
-    entry.write(event.encode());
-    entry.submit(NO_WAKEUP);
-    column(index, EVENTS);
+    column(index, if submit(&event) { EVENTS } else { LOST });
 }
 
-const NO_KEY: FlowKey =
-    FlowKey { source: Address([0; 2]), destination: Address([0; 2]), source_port: 0, destination_port: 0, protocol: 0 };
+/// Writes an event word by word where it will lie: on the stack it would not fit.
+#[inline(always)]
+fn submit(event: &Event) -> bool {
+    let Some(mut reserved) = maps::EVENTS.reserve_untyped::<EventRecord>(0) else { return false };
+    let to = reserved.as_mut_ptr().cast::<u64>();
+    // SAFETY: `encode` names each of the record's words once.
+    event.encode(|index, word| unsafe { to.add(index).write(word) });
+    reserved.submit(NO_WAKEUP);
+    true
+}
 
 /// The last counters of an entry that goes inside the kernel.
 #[inline(never)]
-pub fn ended(key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
+pub fn ended(key: &ConnectionKey, entry: &[Cell<u64>; 9]) -> u32 {
     count(abi::COUNTER_ENDED, 0);
-    let Some(mut reserved) = maps::EVENTS.reserve_untyped::<EventRecord>(0) else {
-        return column(abi::COUNTER_ENDED, LOST);
-    };
     let parts = connection_parts(key);
     let c = |index: usize| entry[index].get();
     let rules = c(abi::word::RULES);
@@ -123,7 +123,6 @@ pub fn ended(key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
         ip_length: 0,
         connection: [c(0), c(1), c(2), c(3), c(4), c(5), c(6), c(7), c(8)],
     };
-    reserved.write(event.encode());
-    reserved.submit(NO_WAKEUP);
-    column(abi::COUNTER_ENDED, EVENTS);
+    column(abi::COUNTER_ENDED, if submit(&event) { EVENTS } else { LOST });
+    0
 }

@@ -159,7 +159,7 @@ pub const fn port_key(slot: u32, protocol: u8, port: u16) -> [u8; 8] {
 pub const PORT_PREFIX: u32 = 56;
 
 /// Peer address (two words), then `peer port | local port << 16 | protocol << 32 | own address index << 40
-/// | endpoint << 42`. The hook knows which end is local, so both directions of a flow meet in one
+/// | endpoint << 43`. Index 4 is no own address, and in no entry. The hook knows which end is local, so both directions of a flow meet in one
 /// entry without sorting.
 pub type ConnectionKey = [u64; 3];
 
@@ -176,8 +176,8 @@ pub const fn connection_key(
     let ends = peer_port as u64
         | (local_port as u64) << 16
         | (protocol as u64) << 32
-        | (own_address as u64 & 3) << 40
-        | (endpoint as u64) << 42;
+        | (own_address as u64 & 7) << 40
+        | (endpoint as u64) << 43;
     [peer.0[0], peer.0[1], ends]
 }
 
@@ -200,8 +200,8 @@ pub const fn connection_parts(key: &ConnectionKey) -> ConnectionParts {
         peer_port: key[2] as u16,
         local_port: (key[2] >> 16) as u16,
         protocol: (key[2] >> 32) as u8,
-        own_address: (key[2] >> 40) as u32 & 3,
-        endpoint: (key[2] >> 42) as u32,
+        own_address: (key[2] >> 40) as u32 & 7,
+        endpoint: (key[2] >> 43) as u32,
     }
 }
 
@@ -252,7 +252,7 @@ pub enum EventKind {
 }
 
 /// Words of an [`Event`].
-pub type EventRecord = [u64; 20];
+pub type EventRecord = [u64; 19];
 
 /// One event as the ring buffer carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -269,7 +269,8 @@ pub struct Event {
     pub staged: Staged,
     /// TCP flags of the packet.
     pub tcp_flags: u8,
-    /// The packet's 5-tuple as the wire shows it (for `Ended`: the entry's, as its opener sent it).
+    /// The packet's 5-tuple as the wire shows it. For [`EventKind::Ended`]: the entry's, as the peer would
+    /// send it, with the index of the own address (see [`EndpointRecord`]) in place of the destination.
     pub key: FlowKey,
     /// The endpoint's ordinal.
     pub endpoint: u32,
@@ -285,44 +286,44 @@ pub struct Event {
     pub time: Nanos,
     /// IP length of the packet.
     pub ip_length: u32,
-    /// The entry the packet made, met or ended; zeros where there is none.
+    /// The last words of the entry that ended; zeros for [`EventKind::Verdict`].
     pub connection: ConnectionRecord,
 }
 
 impl Event {
-    /// As words.
+    /// As words, each given once to `store` with its index.
     #[inline(always)]
-    pub const fn encode(&self) -> EventRecord {
+    pub fn encode(&self, mut store: impl FnMut(usize, u64)) {
         let k = &self.key;
-        let c = &self.connection;
-        [
+        store(
+            0,
             self.kind as u64
                 | (self.reason as u64) << 8
                 | (self.direction as u64) << 16
-                | (self.mode as u64) << 24
+                | u64::from(self.mode) << 24
                 | (self.staged as u64) << 32
-                | (self.tcp_flags as u64) << 40
-                | (k.protocol as u64) << 48,
-            k.source.0[0],
-            k.source.0[1],
-            k.destination.0[0],
-            k.destination.0[1],
-            k.source_port as u64 | (k.destination_port as u64) << 16 | (self.endpoint as u64) << 32,
-            self.word,
-            self.rule as u64 | (self.staged_rule as u64) << 32,
-            self.time,
-            self.ip_length as u64 | (self.ifindex as u64) << 32,
-            c[0],
-            c[1],
-            c[2],
-            c[3],
-            c[4],
-            c[5],
-            c[6],
-            c[7],
-            c[8],
-            0,
-        ]
+                | u64::from(self.tcp_flags) << 40
+                | u64::from(k.protocol) << 48,
+        );
+        store(1, k.source.0[0]);
+        store(2, k.source.0[1]);
+        store(3, k.destination.0[0]);
+        store(4, k.destination.0[1]);
+        store(5, u64::from(k.source_port) | u64::from(k.destination_port) << 16 | u64::from(self.endpoint) << 32);
+        store(6, self.word);
+        store(7, u64::from(self.rule) | u64::from(self.staged_rule) << 32);
+        store(8, self.time);
+        store(9, u64::from(self.ip_length) | u64::from(self.ifindex) << 32);
+        let [c0, c1, c2, c3, c4, c5, c6, c7, c8] = self.connection;
+        store(10, c0);
+        store(11, c1);
+        store(12, c2);
+        store(13, c3);
+        store(14, c4);
+        store(15, c5);
+        store(16, c6);
+        store(17, c7);
+        store(18, c8);
     }
 
     /// From words; `None` when a number in it names nothing (another layout).

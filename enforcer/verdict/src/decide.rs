@@ -11,7 +11,7 @@ use crate::{
     tables::{Node, Sockets},
 };
 use core::cell::Cell;
-use flow::{Address, Direction, FlowKey, Fragment, Kind, Packet, ParseError, SCTP, TCP, tcp};
+use flow::{Address, Direction, Fragment, Kind, Packet, ParseError, SCTP, TCP, tcp};
 
 /// Where and when a packet was met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,37 +28,105 @@ pub struct Hook {
     pub now: Nanos,
 }
 
-/// Allow or deny, with why.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Allow or deny, with why, in one word: reason (bits 0-7), rule (8-31), staged rule (32-55), what the
+/// staged slot says (56-57), and whether it is news (58).
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub struct Verdict {
+#[repr(transparent)]
+pub struct Verdict(pub(crate) u64);
+
+/// Rule ids have 24 bits.
+pub(crate) const RULE: u64 = (1 << 24) - 1;
+const NEWS: u64 = 1 << 58;
+
+impl Verdict {
+    /// A verdict without a rule.
+    #[inline(always)]
+    pub const fn new(reason: Reason) -> Self {
+        Self(reason as u64)
+    }
+
     /// Why; it says whether.
-    pub reason: Reason,
+    #[inline(always)]
+    pub const fn reason(self) -> Reason {
+        Reason::from_known(self.0 as u8)
+    }
+
     /// The rule that decided, 0 for none.
-    pub rule: u32,
-    /// What the staged slot says.
-    pub staged: Staged,
+    #[inline(always)]
+    pub const fn rule(self) -> u32 {
+        (self.0 >> 8 & RULE) as u32
+    }
+
     /// The staged slot's rule, 0 for none.
-    pub staged_rule: u32,
+    #[inline(always)]
+    pub const fn staged_rule(self) -> u32 {
+        (self.0 >> 32 & RULE) as u32
+    }
+
+    /// What the staged slot says.
+    #[inline(always)]
+    pub const fn staged(self) -> Staged {
+        Staged::from_bits(self.0 >> 56)
+    }
+
+    /// Whether it is worth an event; counters count it in any case.
+    #[inline(always)]
+    pub const fn news(self) -> News {
+        if self.0 & NEWS == 0 { News::Repeated } else { News::Event }
+    }
+
+    #[inline(always)]
+    const fn is(self, reason: Reason) -> bool {
+        self.0 as u8 == reason as u8
+    }
+
+    #[inline(always)]
+    const fn allows(self) -> bool {
+        self.0 as u8 >= Reason::FIRST_ALLOW
+    }
+
+    #[inline(always)]
+    const fn with_reason(self, reason: Reason) -> Self {
+        Self(self.0 & !0xff | reason as u64)
+    }
+
+    #[inline(always)]
+    const fn without_rule(self) -> Self {
+        Self(self.0 & !(RULE << 8))
+    }
+
+    #[inline(always)]
+    const fn as_news(self) -> Self {
+        Self(self.0 | NEWS)
+    }
+
+    /// Both rules as an entry keeps them.
+    #[inline(always)]
+    const fn rules(self) -> u64 {
+        self.0 >> 8 & RULE | (self.0 >> 32 & RULE) << 32
+    }
 }
 
-/// Whether a verdict is worth an event: counters count it in any case.
+impl core::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Verdict")
+            .field("reason", &self.reason())
+            .field("rule", &self.rule())
+            .field("staged", &self.staged())
+            .field("staged_rule", &self.staged_rule())
+            .field("news", &self.news())
+            .finish()
+    }
+}
+
+/// Whether a verdict is worth an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum News {
     /// The first of its kind for this key, or the first for a while.
     Event,
     /// Said lately.
     Repeated,
-}
-
-/// A verdict, what it was judged under, and whether it is news.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub struct Decision {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Whether it is worth an event.
-    pub news: News,
 }
 
 /// A token bucket's period and size for ARP and neighbour discovery of an endpoint.
@@ -71,58 +139,32 @@ const LINK_LOCAL: usize = 4;
 const SCTP_ABORT: u8 = 6;
 const SCTP_SHUTDOWN_COMPLETE: u8 = 14;
 
-/// A packet's ends as the endpoint sees them.
-struct Ends {
-    local: Address,
-    peer: Address,
-    local_port: u16,
-    peer_port: u16,
-    key: ConnectionKey,
-}
-
-/// Judges one packet. Everything it learns on the way (entries, shares, fragments) is in `tables`.
+/// Judges one packet. Everything it learns on the way (entries, shares, fragments) is in `tables`; the
+/// ports of a later fragment are filled into `packet`.
 #[inline(always)]
-pub fn decide<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    match packet.kind {
-        Kind::Transport | Kind::Echo | Kind::Portless if matches!(packet.fragment, Fragment::Whole) => {
-            flow_packet(tables, hook, packet)
+pub fn decide<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> Verdict {
+    // Nearly all packets are whole and of a flow.
+    if packet.kind as u8 > Kind::Echo as u8 || !matches!(packet.fragment, Fragment::Whole) {
+        let special = special(tables, hook, packet);
+        if special != OF_A_FLOW {
+            return Verdict(special);
         }
-        Kind::Transport | Kind::Echo | Kind::Portless | Kind::LaterFragment => fragment(tables, hook, packet),
-        Kind::IcmpError => icmp_error(tables, hook, packet),
-        _ => neighbor(tables, hook, packet),
     }
-}
-
-/// The decision on a packet that could not be parsed.
-#[inline(always)]
-pub fn refuse(error: ParseError) -> Decision {
-    plain(error.into())
-}
-
-#[inline(always)]
-fn plain(reason: Reason) -> Decision {
-    Decision { verdict: Verdict { reason, rule: 0, staged: Staged::None, staged_rule: 0 }, news: News::Event }
-}
-
-/// A packet with all it needs to belong to a connection.
-#[inline(always)]
-fn flow_packet<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
     let k = &packet.key;
     let (local, peer, local_port, peer_port) = match hook.direction {
         Direction::Inbound => (k.destination, k.source, k.destination_port, k.source_port),
         Direction::Outbound => (k.source, k.destination, k.source_port, k.destination_port),
     };
-    let Some(own) = own_index(tables, hook.endpoint, local) else {
-        return not_own(tables, hook, packet);
-    };
+    let own = own_index(tables, hook.endpoint, local);
     let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol);
-    if let Some(entry) = tables.connection(&key) {
+    if own != NOT_OWN
+        && let Some(entry) = tables.connection(&key)
+    {
         let state = State(entry[word::STATE].get());
         let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
-        let phase = state.phase();
-        let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(phase, k.protocol);
+        let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(Phase::Established, k.protocol);
         // Established, judged in this epoch, nothing new in its flags: the packet nearly all packets are.
-        if alive && current && matches!(phase, Phase::Established) && !packet.opens_connection() {
+        if matches!(state.phase(), Phase::Established) && alive && current && !packet.opens_connection() {
             let signs = entry[word::SIGNS].get();
             if signs | sign(hook.direction, packet.tcp_flags) == signs && !ends_sctp(packet) {
                 meter(tables, &entry, hook, packet);
@@ -130,82 +172,94 @@ fn flow_packet<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision 
             }
         }
     }
-    rarely(tables, hook, packet, &Ends { local, peer, local_port, peer_port, key })
+    rarely(tables, hook, packet, &key)
+}
+
+/// The verdict on a packet that could not be parsed.
+#[inline(always)]
+pub fn refuse(error: ParseError) -> Verdict {
+    plain(error.into())
 }
 
 #[inline(always)]
-fn established(entry: &[Cell<u64>; 9], state: State) -> Decision {
+const fn plain(reason: Reason) -> Verdict {
+    Verdict::new(reason).as_news()
+}
+
+#[inline(always)]
+fn established(entry: &[Cell<u64>; 9], state: State) -> Verdict {
+    of_entry(entry, state, Reason::Established)
+}
+
+/// A verdict with the rules and the staged answer that an entry keeps.
+#[inline(always)]
+fn of_entry(entry: &[Cell<u64>; 9], state: State, reason: Reason) -> Verdict {
     let rules = entry[word::RULES].get();
-    let verdict = Verdict {
-        reason: Reason::Established,
-        rule: rules as u32,
-        staged: state.staged(),
-        staged_rule: (rules >> 32) as u32,
-    };
-    Decision { verdict, news: News::Repeated }
+    Verdict(reason as u64 | (rules & RULE) << 8 | (rules >> 32 & RULE) << 32 | (state.staged() as u64) << 56)
 }
 
-/// Which of the endpoint's own addresses this is.
+/// Own addresses have indexes 0 to 3.
+const NOT_OWN: u32 = 4;
+
+/// Which of the endpoint's own addresses this is, or [`NOT_OWN`].
 #[inline(always)]
-fn own_index<T: Tables>(tables: &T, endpoint: u32, address: Address) -> Option<u32> {
-    if address == Address([0; 2]) {
-        return None;
-    }
+fn own_index<T: Tables>(tables: &T, endpoint: u32, address: Address) -> u32 {
     let family = if address.is_v4() { 0 } else { 1 };
-    if tables.own_address(endpoint, family) == address {
-        return Some(family as u32);
+    if tables.own_address(endpoint, family) == address && address != Address([0; 2]) {
+        return family as u32;
     }
-    if tables.own_address(endpoint, 2) == address {
-        return Some(2);
-    }
-    if tables.own_address(endpoint, 3) == address { Some(3) } else { None }
+    further_own_index(tables, endpoint, address)
 }
 
-/// The local end is not the pod's: forged, misdelivered, or for a group.
 #[inline(never)]
-fn not_own<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    let destination = packet.key.destination;
-    match hook.direction {
-        Direction::Outbound => plain(Reason::Spoofed),
-        Direction::Inbound if destination.is_multicast() || destination.is_broadcast() => {
-            group(tables, hook, packet, packet.key.source)
+fn further_own_index<T: Tables>(tables: &T, endpoint: u32, address: Address) -> u32 {
+    if address == Address([0; 2]) {
+        NOT_OWN
+    } else if tables.own_address(endpoint, 2) == address {
+        2
+    } else if tables.own_address(endpoint, 3) == address {
+        3
+    } else {
+        NOT_OWN
+    }
+}
+
+/// What [`special`] returns for a packet that goes on like any other of its flow; no verdict has this word.
+const OF_A_FLOW: u64 = u64::MAX;
+
+/// What is no whole packet of a flow: fragments find their ports, everything else its verdict.
+#[inline(never)]
+fn special<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
+    match packet.kind {
+        Kind::IcmpError => icmp_error(tables, hook, packet).0,
+        Kind::Transport | Kind::Echo | Kind::Portless | Kind::LaterFragment => {
+            if matches!(packet.fragment, Fragment::Whole) { OF_A_FLOW } else { fragment(tables, hook, packet) }
         }
-        Direction::Inbound => plain(Reason::NotForThisPod),
+        _ => neighbor(tables, hook, packet).0,
     }
 }
 
-/// Multicast and broadcast: judged each time, without an entry.
-#[inline(never)]
-fn group<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, peer: Address) -> Decision {
-    let judged = judge(
-        tables,
-        &Asked {
-            endpoint: hook.endpoint,
-            opened: hook.direction,
-            protocol: packet.key.protocol,
-            port: packet.key.destination_port,
-            peer,
-        },
-    );
-    Decision {
-        verdict: Verdict {
-            reason: judged.reason,
-            rule: judged.rule,
-            staged: judged.staged,
-            staged_rule: judged.staged_rule,
-        },
-        news: News::Event,
+/// The end of a packet that should be the pod's.
+#[inline(always)]
+fn local_of(hook: &Hook, packet: &Packet) -> Address {
+    match hook.direction {
+        Direction::Inbound => packet.key.destination,
+        Direction::Outbound => packet.key.source,
     }
 }
 
 /// First fragments leave their ports behind; later ones find them, or are denied.
-#[inline(never)]
-fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    let k = &packet.key;
+#[inline(always)]
+fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
+    let k = &mut packet.key;
+    // What is forged leaves nothing behind, and is judged as forged.
     let local = match hook.direction {
         Direction::Inbound => k.destination,
         Direction::Outbound => k.source,
     };
+    if own_index(tables, hook.endpoint, local) == NOT_OWN {
+        return OF_A_FLOW;
+    }
     let key: FragmentRecordKey = [
         k.source.0[0],
         k.source.0[1],
@@ -216,69 +270,40 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
             | (hook.direction as u64) << 40
             | u64::from(hook.endpoint) << 42,
     ];
-    let mut whole = *packet;
     if matches!(packet.fragment, Fragment::First) {
-        // What is forged leaves nothing behind.
-        if own_index(tables, hook.endpoint, local).is_some() {
-            tables.remember(&key, u32::from(k.source_port) | u32::from(k.destination_port) << 16);
-        }
-    } else {
-        let Some(ports) = tables.fragment(&key) else {
-            return match (hook.direction, own_index(tables, hook.endpoint, local)) {
-                (Direction::Outbound, None) => plain(Reason::Spoofed),
-                _ => plain(Reason::FragmentWithoutFirst),
-            };
-        };
-        whole.key.source_port = ports as u16;
-        whole.key.destination_port = (ports >> 16) as u16;
-        // It continues: without flags it opens nothing.
-        whole.tcp_flags = 0;
+        tables.remember(&key, u32::from(k.source_port) | u32::from(k.destination_port) << 16);
+        return OF_A_FLOW;
     }
-    fragment_of_flow(tables, hook, &whole)
-}
-
-#[inline(always)]
-fn fragment_of_flow<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    let k = &packet.key;
-    let (local, peer, local_port, peer_port) = match hook.direction {
-        Direction::Inbound => (k.destination, k.source, k.destination_port, k.source_port),
-        Direction::Outbound => (k.source, k.destination, k.source_port, k.destination_port),
-    };
-    let Some(own) = own_index(tables, hook.endpoint, local) else {
-        return not_own(tables, hook, packet);
-    };
-    let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol);
-    rarely(tables, hook, packet, &Ends { local, peer, local_port, peer_port, key })
+    let Some(ports) = tables.fragment(&key) else { return plain(Reason::FragmentWithoutFirst).0 };
+    k.source_port = ports as u16;
+    k.destination_port = (ports >> 16) as u16;
+    OF_A_FLOW
 }
 
 /// An ICMP error passes if the packet inside it belongs to a connection that is allowed now.
-#[inline(never)]
-fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    let inner = &packet.inner;
-    let outer_local = match hook.direction {
-        Direction::Inbound => packet.key.destination,
-        Direction::Outbound => packet.key.source,
-    };
-    if own_index(tables, hook.endpoint, outer_local).is_none() {
+#[inline(always)]
+fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
+    if own_index(tables, hook.endpoint, local_of(hook, packet)) == NOT_OWN {
         return match hook.direction {
             Direction::Outbound => plain(Reason::Spoofed),
             Direction::Inbound => plain(Reason::NotForThisPod),
         };
     }
-    // Towards the pod the error is about what the pod sent; from the pod, about what it received.
+    let quoted = &packet.quoted;
+    // Towards the pod the error is about what the pod sent; from the pod, about what it received. The
+    // inner source is the outer destination either way (see `Quoted`).
     let (local, peer, local_port, peer_port) = match hook.direction {
-        Direction::Inbound => (inner.source, inner.destination, inner.source_port, inner.destination_port),
-        Direction::Outbound => (inner.destination, inner.source, inner.destination_port, inner.source_port),
+        Direction::Inbound => (packet.key.destination, quoted.address, quoted.source_port, quoted.destination_port),
+        Direction::Outbound => (quoted.address, packet.key.destination, quoted.destination_port, quoted.source_port),
     };
-    let Some(own) = own_index(tables, hook.endpoint, local) else {
+    let own = own_index(tables, hook.endpoint, local);
+    let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, quoted.protocol);
+    if own == NOT_OWN {
         return plain(Reason::UnrelatedIcmpError);
-    };
-    let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, inner.protocol);
-    let Some(entry) = tables.connection(&key) else {
-        return plain(Reason::UnrelatedIcmpError);
-    };
+    }
+    let Some(entry) = tables.connection(&key) else { return plain(Reason::UnrelatedIcmpError) };
     let state = State(entry[word::STATE].get());
-    let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(state.phase(), inner.protocol);
+    let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(state.phase(), quoted.protocol);
     let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
     // An entry of an older epoch is not judged again for an error's sake: the next packet of the
     // connection does that, and errors are repeated.
@@ -290,22 +315,21 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
 }
 
 /// ARP, neighbour discovery and listener discovery: pass at a rate, if they claim nothing of others.
-#[inline(never)]
-fn neighbor<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
-    if matches!(hook.direction, Direction::Outbound) && !claims_its_own(tables, hook.endpoint, packet) {
-        return plain(Reason::NeighborForged);
-    }
+#[inline(always)]
+fn neighbor<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
     let hops = match packet.kind {
-        Kind::Arp => packet.hop_limit,
+        Kind::Arp => 0,
         Kind::ListenerReport => 1,
         _ => 255,
     };
-    if packet.hop_limit != hops {
+    let forged = matches!(hook.direction, Direction::Outbound) && !claims_its_own(tables, hook.endpoint, packet);
+    if forged || packet.hop_limit != hops {
         return plain(Reason::NeighborForged);
     }
-    let [since, tokens] = tables.rate(hook.endpoint);
-    let (since, tokens) =
-        if hook.now.wrapping_sub(since) >= NEIGHBOR_PERIOD { (hook.now, NEIGHBOR_TOKENS) } else { (since, tokens) };
+    let [mut since, mut tokens] = tables.rate(hook.endpoint);
+    if hook.now.wrapping_sub(since) >= NEIGHBOR_PERIOD {
+        (since, tokens) = (hook.now, NEIGHBOR_TOKENS);
+    }
     if tokens == 0 {
         return plain(Reason::NeighborRate);
     }
@@ -319,188 +343,289 @@ fn neighbor<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Decision {
 /// Solicitations from the pod's own addresses or none, advertisements of its own addresses.
 #[inline(always)]
 fn claims_its_own<T: Tables>(tables: &T, endpoint: u32, packet: &Packet) -> bool {
-    let source = packet.key.source;
-    let from_own = is_own_on_link(tables, endpoint, source);
     match packet.kind {
         Kind::Arp | Kind::Solicitation | Kind::RouterSolicitation | Kind::ListenerReport => {
-            from_own || source.is_unspecified()
+            packet.key.source.is_unspecified() || is_own_on_link(tables, endpoint, &packet.key.source)
         }
-        Kind::Advertisement => from_own && is_own_on_link(tables, endpoint, packet.inner.source),
+        Kind::Advertisement => {
+            is_own_on_link(tables, endpoint, &packet.key.source)
+                && is_own_on_link(tables, endpoint, &packet.quoted.address)
+        }
         _ => false,
     }
 }
 
-#[inline(always)]
-fn is_own_on_link<T: Tables>(tables: &T, endpoint: u32, address: Address) -> bool {
-    own_index(tables, endpoint, address).is_some()
-        || (address != Address([0; 2]) && tables.own_address(endpoint, LINK_LOCAL) == address)
+#[inline(never)]
+fn is_own_on_link<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> bool {
+    own_index(tables, endpoint, *address) != NOT_OWN
+        || (tables.own_address(endpoint, LINK_LOCAL) == *address && *address != Address([0; 2]))
 }
 
-/// Everything that is not the established path.
+/// Everything of a flow that is not the established path: what the entry says, whom to ask, what to
+/// keep of the answer. One function with one question in it, since the verifier walks it once a caller.
 #[inline(never)]
-fn rarely<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends) -> Decision {
-    if matches!(hook.direction, Direction::Outbound) && (ends.peer.is_multicast() || ends.peer.is_broadcast()) {
-        return group(tables, hook, packet, ends.peer);
+fn rarely<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, key: &ConnectionKey) -> Verdict {
+    let peer = Address([key[0], key[1]]);
+    let opens = packet.opens_connection();
+    let outbound = matches!(hook.direction, Direction::Outbound);
+    // Multicast and broadcast are judged each time, without an entry.
+    let group = peer.is_multicast() || peer.is_broadcast();
+    let mut to_group = outbound && group;
+    if (key[2] >> 40) as u32 & 7 == NOT_OWN {
+        let destination = packet.key.destination;
+        to_group = !outbound && (destination.is_multicast() || destination.is_broadcast());
+        if !to_group {
+            return plain(if outbound { Reason::Spoofed } else { Reason::NotForThisPod });
+        }
     }
-    let Some(entry) = tables.connection(&ends.key) else {
-        return fresh(tables, hook, packet, ends);
+    let mut found = if to_group { None } else { tables.connection(key) };
+    let mut state = State(0);
+    if let Some(entry) = &found {
+        state = State(entry[word::STATE].get());
+        if hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) > lifetime(state.phase(), packet.key.protocol) {
+            retire(tables, hook, key, entry, state);
+            tables.remove(key);
+            found = None;
+        }
+    }
+    let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
+    let tombstone = matches!(state.phase(), Phase::Tombstone);
+    let same_way = state.opened() as u8 == hook.direction as u8;
+    if let Some(entry) = &found
+        && !opens
+    {
+        if tombstone {
+            // Only an allowed opening replaces a tombstone; protocols without one ask again, in the
+            // direction that was denied, once policy has changed.
+            if current || packet.key.protocol == TCP || !same_way {
+                return standing_denial(tables, hook, packet, entry, state);
+            }
+        } else if current {
+            meter(tables, entry, hook, packet);
+            let room = advance(tables, hook, packet, entry);
+            return if room { established(entry, state) } else { plain(Reason::EstablishedFull) };
+        }
+    }
+    let live = found.is_some() && !tombstone;
+    let adopts = found.is_none() && !to_group && packet.key.protocol == TCP && !opens;
+    let (mut opened, mut evidence) = (hook.direction, if opens { Evidence::Opening } else { Evidence::None });
+    if live && !opens {
+        opened = state.opened();
+    } else if adopts {
+        (opened, evidence) = orientation(tables, hook, packet);
+    }
+    let mut epoch_word = 0;
+    let (verdict, admission) = ask(tables, hook, packet, &peer, opened, state, live && !opens, &mut epoch_word);
+    let mut verdict = verdict;
+    if to_group || verdict.is(Reason::NotReady) {
+        return verdict.as_news();
+    }
+    let epoch = epoch_of(epoch_word);
+    if let Some(entry) = &found
+        && live
+    {
+        if !verdict.allows() {
+            // An opening denied the other way round says nothing of what was allowed this way.
+            return if !opens || same_way {
+                revoke(tables, hook, packet, entry, state.with_epoch(epoch), verdict)
+            } else {
+                verdict.as_news()
+            };
+        }
+        if !opens || !matches!(state.phase(), Phase::Closed) {
+            if !opens || same_way {
+                entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
+                entry[word::RULES].set(verdict.rules());
+            }
+            meter(tables, entry, hook, packet);
+            if opens {
+                return verdict;
+            }
+            let room = advance(tables, hook, packet, entry);
+            return if room { verdict.with_reason(Reason::Rejudged).as_news() } else { plain(Reason::EstablishedFull) };
+        }
+    }
+    let mut made =
+        State::new(epoch, admission, Phase::HalfOpen, opened, evidence, verdict.reason()).with_staged(verdict.staged());
+    if !verdict.allows() {
+        if adopts && verdict.is(Reason::NoRule) {
+            verdict = verdict.with_reason(Reason::NotAdopted);
+        }
+        made = made.with_phase(Phase::Tombstone).with_reason(verdict.reason());
+        if let Some(entry) = &found {
+            // A tombstone is here already.
+            entry[word::STATE].set(made.0);
+            entry[word::RULES].set(verdict.rules());
+            meter(tables, entry, hook, packet);
+            return if is_quiet(entry, hook.now) { verdict.as_news() } else { verdict };
+        }
+    } else if adopts {
+        if matches!(admission, Admission::Policy) {
+            let own_way = opened as u8 == hook.direction as u8;
+            verdict = verdict.with_reason(if own_way { Reason::Adopted } else { Reason::AdoptedInReverse });
+        }
+        let phase = if packet.tcp_flags & tcp::RST != 0 { Phase::Closed } else { Phase::Established };
+        made = made.with_phase(phase).adopted_one().with_reason(verdict.reason());
+    }
+    if let Some(entry) = &found {
+        retire(tables, hook, key, entry, state);
+        tables.remove(key);
+    }
+    enter(tables, hook, packet, key, made, verdict).as_news()
+}
+
+/// Stores a new entry, if the endpoint's share and the table have room: without an entry an allowed
+/// flow is denied, and a denial stands all the same.
+#[inline(always)]
+fn enter<T: Tables>(
+    tables: &T,
+    hook: &Hook,
+    packet: &Packet,
+    key: &ConnectionKey,
+    state: State,
+    verdict: Verdict,
+) -> Verdict {
+    let share = state.share();
+    let limits = tables.limits();
+    let (limit, full) = match share {
+        Share::HalfOpen => (limits.half_open, Reason::HalfOpenFull),
+        Share::Established => (limits.established, Reason::EstablishedFull),
+        Share::Tombstone => (limits.tombstones, Reason::NoRule),
     };
-    let state = State(entry[word::STATE].get());
-    let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(state.phase(), packet.key.protocol);
-    if !alive {
-        tables.ended(&ends.key, &entry);
-        tables.remove(&ends.key);
-        tables.release(hook.endpoint, state.share());
-        return fresh(tables, hook, packet, ends);
+    let tombstone = matches!(share, Share::Tombstone);
+    if tables.in_use(hook.endpoint, share) >= limit {
+        return if tombstone { verdict } else { verdict.with_reason(full).without_rule() };
     }
-    if matches!(state.phase(), Phase::Tombstone) {
-        let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
-        // Only an allowed opening replaces a tombstone; protocols without one ask again, in the
-        // direction that was denied, once policy has changed.
-        let asks_again = packet.opens_connection()
-            || (!current && packet.key.protocol != TCP && state.opened() as u8 == hook.direction as u8);
-        return if asks_again {
-            fresh(tables, hook, packet, ends)
-        } else {
-            standing_denial(tables, hook, packet, &entry)
-        };
+    let mut signs = sign(hook.direction, packet.tcp_flags);
+    if tombstone {
+        signs |= (hook.now >> 20 & 0xffff_ffff) << 32;
     }
-    if packet.opens_connection() {
-        return opens_again(tables, hook, packet, ends);
+    let bytes = u64::from(packet.ip_length);
+    let inbound = u64::from(matches!(hook.direction, Direction::Inbound));
+    let record: ConnectionRecord = [
+        state.0,
+        hook.now,
+        verdict.rules(),
+        hook.now,
+        inbound,
+        inbound * bytes,
+        1 - inbound,
+        (1 - inbound) * bytes,
+        signs,
+    ];
+    if tables.insert(key, &record).is_err() {
+        return if tombstone { verdict } else { verdict.with_reason(Reason::TableFull).without_rule() };
     }
-    if epoch_of(tables.word(hook.endpoint)) != state.epoch() {
-        return rejudge(tables, hook, packet, ends);
-    }
-    meter(tables, &entry, hook, packet);
-    if advance(tables, hook, packet, &entry) { established(&entry, state) } else { plain(Reason::EstablishedFull) }
+    tables.take(hook.endpoint, share);
+    verdict
+}
+
+/// An entry goes: its counters are reported, its share has room again.
+#[inline(always)]
+fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9], state: State) {
+    tables.ended(key, entry);
+    tables.release(hook.endpoint, state.share());
 }
 
 /// What matches a tombstone is denied, metered where it passes, and news once a second.
 #[inline(always)]
-fn standing_denial<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, entry: &[Cell<u64>; 9]) -> Decision {
+fn standing_denial<T: Tables>(
+    tables: &T,
+    hook: &Hook,
+    packet: &Packet,
+    entry: &[Cell<u64>; 9],
+    state: State,
+) -> Verdict {
     meter(tables, entry, hook, packet);
-    let rules = entry[word::RULES].get();
-    let verdict = Verdict {
-        reason: Reason::StandingDenial,
-        rule: rules as u32,
-        staged: State(entry[word::STATE].get()).staged(),
-        staged_rule: (rules >> 32) as u32,
-    };
-    Decision { verdict, news: tombstone_news(entry, hook.now) }
+    let verdict = of_entry(entry, state, Reason::StandingDenial);
+    if is_quiet(entry, hook.now) { verdict.as_news() } else { verdict }
 }
 
-/// Whether a tombstone was quiet for a while; if so it is no longer.
+/// Whether a tombstone made no event for a while; if so, it makes one now.
 #[inline(always)]
-fn tombstone_news(entry: &[Cell<u64>; 9], now: Nanos) -> News {
+fn is_quiet(entry: &[Cell<u64>; 9], now: Nanos) -> bool {
     let signs = entry[word::SIGNS].get();
     let (said, at) = (signs >> 32, now >> 20 & 0xffff_ffff);
     if at.wrapping_sub(said) & 0xffff_ffff < QUIET {
-        return News::Repeated;
+        return false;
     }
     entry[word::SIGNS].set(signs & 0xffff_ffff | at << 32);
-    News::Event
+    true
 }
 
-/// What policy or an exemption says of an opening.
-struct Answer {
-    verdict: Verdict,
-    word: u64,
-    admission: Admission,
-}
-
-/// Asks whether the connection may be opened in the direction `opened`, by the exemptions first.
-#[inline(never)]
-fn ask<T: Tables>(tables: &T, hook: &Hook, ends: &Ends, opened: Direction) -> Answer {
-    let port = match opened {
-        Direction::Inbound => ends.local_port,
-        Direction::Outbound => ends.peer_port,
-    };
-    let protocol = (ends.key[2] >> 32) as u8;
-    let judged = judge(tables, &Asked { endpoint: hook.endpoint, opened, protocol, port, peer: ends.peer });
-    let mut answer = Answer {
-        verdict: Verdict {
-            reason: judged.reason,
-            rule: judged.rule,
-            staged: judged.staged,
-            staged_rule: judged.staged_rule,
-        },
-        word: judged.word,
-        admission: Admission::Policy,
-    };
-    if matches!(judged.reason, Reason::NotReady) {
-        return answer;
+/// What policy, or an exemption from it, says of a connection opened in the direction `opened`.
+/// `again`: it stands, and what admitted it decides.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inline: no call is made")]
+fn ask<T: Tables>(
+    tables: &T,
+    hook: &Hook,
+    packet: &Packet,
+    peer: &Address,
+    opened: Direction,
+    state: State,
+    again: bool,
+    word: &mut u64,
+) -> (Verdict, Admission) {
+    // The server's port, seen from this packet.
+    let port = if opened as u8 == hook.direction as u8 { packet.key.destination_port } else { packet.key.source_port };
+    let asked = Asked { endpoint: hook.endpoint, opened, protocol: packet.key.protocol, port, peer: *peer };
+    let verdict = judge(tables, &asked, word).verdict();
+    if verdict.is(Reason::NotReady) {
+        return (verdict, Admission::Policy);
     }
-    let itself = own_index(tables, hook.endpoint, ends.peer).is_some();
-    // What the node sends back over this very link after translation is the pod itself; where a
-    // bridge hides that, it is judged as what it looks like.
-    if itself && (matches!(hook.direction, Direction::Outbound) || hook.ingress_ifindex == hook.ifindex) {
-        exempt(&mut answer, Admission::Itself, Reason::Itself);
-    } else if matches!(hook.direction, Direction::Inbound)
-        && matches!(opened, Direction::Inbound)
-        && matches!(tables.node(ends.peer), Node::Own)
-    {
-        if hook.ingress_ifindex == 0 {
-            exempt(&mut answer, Admission::OwnNode, Reason::OwnNode);
-        } else if !answer.verdict.reason.allows() {
-            answer.verdict.reason = Reason::NoRuleMasqueraded;
-        }
+    let special = if again { state.admission() as u8 } else { exemption(tables, hook, peer, opened) };
+    if special == Admission::OwnNode as u8 {
+        (exempt(verdict, Reason::OwnNode), Admission::OwnNode)
+    } else if special == Admission::Itself as u8 {
+        (exempt(verdict, Reason::Itself), Admission::Itself)
+    } else if special == MASQUERADED && !verdict.allows() {
+        (verdict.with_reason(Reason::NoRuleMasqueraded), Admission::Policy)
+    } else {
+        (verdict, Admission::Policy)
     }
-    answer
 }
 
 #[inline(always)]
-fn exempt(answer: &mut Answer, admission: Admission, reason: Reason) {
-    answer.admission = admission;
-    answer.verdict.reason = reason;
-    answer.verdict.rule = 0;
-    if !matches!(answer.verdict.staged, Staged::None) {
-        answer.verdict.staged = Staged::Allow;
+const fn exempt(verdict: Verdict, reason: Reason) -> Verdict {
+    let verdict = verdict.with_reason(reason).without_rule();
+    match verdict.staged() {
+        Staged::None => verdict,
+        _ => Verdict(verdict.0 & !(3 << 56) | (Staged::Allow as u64) << 56),
     }
 }
 
-/// No entry that would speak for the packet: a new flow, an adopted one, or a denial.
+/// What [`exemption`] returns for a node's address on what the node did not make: it forwarded and
+/// masqueraded it. No exemption.
+const MASQUERADED: u8 = u8::MAX;
+
+/// Whether an opening is exempt from policy, as an [`Admission`]: the pod to itself, its own node to it.
 #[inline(never)]
-fn fresh<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends) -> Decision {
-    let adopts = packet.key.protocol == TCP && !packet.opens_connection();
-    let (opened, evidence) =
-        if adopts { orientation(tables, hook, ends) } else { (hook.direction, opening_evidence(packet)) };
-    let mut answer = ask(tables, hook, ends, opened);
-    let mut state =
-        State::new(epoch_of(answer.word), answer.admission, Phase::HalfOpen, opened, evidence, answer.verdict.reason)
-            .with_staged(answer.verdict.staged);
-    if !answer.verdict.reason.allows() {
-        if adopts && matches!(answer.verdict.reason, Reason::NoRule) {
-            answer.verdict.reason = Reason::NotAdopted;
-        }
-        return bury(tables, hook, packet, ends, &answer.verdict, state.with_reason(answer.verdict.reason));
+fn exemption<T: Tables>(tables: &T, hook: &Hook, peer: &Address, opened: Direction) -> u8 {
+    if own_index(tables, hook.endpoint, *peer) != NOT_OWN {
+        // What the node sends back over this very link after translation is the pod itself; where a
+        // bridge hides that, it is judged as what it looks like.
+        let comes_back = hook.ingress_ifindex == hook.ifindex;
+        return match hook.direction {
+            Direction::Inbound if !comes_back => Admission::Policy as u8,
+            _ => Admission::Itself as u8,
+        };
     }
-    if adopts {
-        if matches!(answer.admission, Admission::Policy) {
-            answer.verdict.reason =
-                if opened as u8 == hook.direction as u8 { Reason::Adopted } else { Reason::AdoptedInReverse };
-        }
-        let phase = if packet.tcp_flags & tcp::RST != 0 { Phase::Closed } else { Phase::Established };
-        state = state.with_phase(phase).adopted_one().with_reason(answer.verdict.reason);
+    let inbound = matches!((hook.direction, opened), (Direction::Inbound, Direction::Inbound));
+    if !inbound || !matches!(tables.node(*peer), Node::Own) {
+        return Admission::Policy as u8;
     }
-    enter(tables, hook, packet, ends, &answer.verdict, state)
-}
-
-#[inline(always)]
-fn opening_evidence(packet: &Packet) -> Evidence {
-    if packet.opens_connection() { Evidence::Opening } else { Evidence::None }
+    if hook.ingress_ifindex == 0 { Admission::OwnNode as u8 } else { MASQUERADED }
 }
 
 /// Which way a TCP connection was opened that is older than its entry: as the pod's sockets show,
 /// and if they show nothing, as the packet goes. While the tombstones' share is full, some denial
 /// may have left none, and nothing is taken for the reply to something.
-#[inline(never)]
-fn orientation<T: Tables>(tables: &T, hook: &Hook, ends: &Ends) -> (Direction, Evidence) {
-    let from_peer = FlowKey {
-        source: ends.peer,
-        destination: ends.local,
-        source_port: ends.peer_port,
-        destination_port: ends.local_port,
-        protocol: TCP,
+#[inline(always)]
+fn orientation<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> (Direction, Evidence) {
+    let from_peer = match hook.direction {
+        Direction::Inbound => packet.key,
+        Direction::Outbound => packet.key.reversed(),
     };
     let shown = match tables.sockets(hook.endpoint, &from_peer) {
         Sockets::None => return (hook.direction, Evidence::None),
@@ -514,166 +639,26 @@ fn orientation<T: Tables>(tables: &T, hook: &Hook, ends: &Ends) -> (Direction, E
     (shown, Evidence::Socket)
 }
 
-/// Makes the entry of an allowed flow, if the endpoint's share and the table have room.
+/// A live entry becomes a tombstone. `state` has the epoch of the judgement already.
 #[inline(always)]
-fn enter<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends, made: &Verdict, state: State) -> Decision {
-    let verdict = *made;
-    let share = state.share();
-    let replaced = tables.connection(&ends.key).map(|entry| {
-        tables.ended(&ends.key, &entry);
-        State(entry[word::STATE].get()).share()
-    });
-    if let Some(share) = replaced {
-        tables.release(hook.endpoint, share);
-    }
-    let limits = tables.limits();
-    let (limit, full) = match share {
-        Share::HalfOpen => (limits.half_open, Reason::HalfOpenFull),
-        _ => (limits.established, Reason::EstablishedFull),
-    };
-    if tables.in_use(hook.endpoint, share) >= limit {
-        if replaced.is_some() {
-            tables.remove(&ends.key);
-        }
-        return Decision { verdict: Verdict { reason: full, rule: 0, ..verdict }, news: News::Event };
-    }
-    let record = record(hook, packet, &verdict, state, 0);
-    if tables.insert(&ends.key, &record).is_err() {
-        return Decision { verdict: Verdict { reason: Reason::TableFull, rule: 0, ..verdict }, news: News::Event };
-    }
-    tables.take(hook.endpoint, share);
-    Decision { verdict, news: News::Event }
-}
-
-/// Leaves a tombstone for a denial, in a share of its own; without room the denial stands all the same.
-#[inline(always)]
-fn bury<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends, verdict: &Verdict, state: State) -> Decision {
-    // A pod that is not ready yet is not refused: it has no answer.
-    if matches!(verdict.reason, Reason::NotReady) {
-        return Decision { verdict: *verdict, news: News::Event };
-    }
-    if let Some(entry) = tables.connection(&ends.key) {
-        // Only a tombstone can be here: live entries are judged elsewhere.
-        entry[word::STATE].set(state.with_phase(Phase::Tombstone).0);
-        entry[word::RULES].set(u64::from(verdict.rule) | u64::from(verdict.staged_rule) << 32);
-        meter(tables, &entry, hook, packet);
-        return Decision { verdict: *verdict, news: tombstone_news(&entry, hook.now) };
-    }
-    if tables.in_use(hook.endpoint, Share::Tombstone) < tables.limits().tombstones {
-        let said = hook.now >> 20 & 0xffff_ffff;
-        let record = record(hook, packet, verdict, state.with_phase(Phase::Tombstone), said);
-        if tables.insert(&ends.key, &record).is_ok() {
-            tables.take(hook.endpoint, Share::Tombstone);
-        }
-    }
-    Decision { verdict: *verdict, news: News::Event }
-}
-
-#[inline(always)]
-fn record(hook: &Hook, packet: &Packet, verdict: &Verdict, state: State, upper_signs: u64) -> ConnectionRecord {
-    let rules = u64::from(verdict.rule) | u64::from(verdict.staged_rule) << 32;
-    let signs = sign(hook.direction, packet.tcp_flags) | upper_signs << 32;
-    let bytes = u64::from(packet.ip_length);
-    match hook.direction {
-        Direction::Inbound => [state.0, hook.now, rules, hook.now, 1, bytes, 0, 0, signs],
-        Direction::Outbound => [state.0, hook.now, rules, hook.now, 0, 0, 1, bytes, signs],
-    }
-}
-
-/// An opening packet on a live entry: it goes to the policy all the same.
-#[inline(never)]
-fn opens_again<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends) -> Decision {
-    let Some(entry) = tables.connection(&ends.key) else { return plain(Reason::NotReady) };
-    let state = State(entry[word::STATE].get());
-    let same_way = state.opened() as u8 == hook.direction as u8;
-    let answer = ask(tables, hook, ends, hook.direction);
-    let verdict = answer.verdict;
-    if !verdict.reason.allows() {
-        // Denied the other way round says nothing of what was allowed this way.
-        return if same_way && !matches!(verdict.reason, Reason::NotReady) {
-            revoke(tables, hook, packet, &entry, &answer)
-        } else {
-            Decision { verdict, news: News::Event }
-        };
-    }
-    if matches!(state.phase(), Phase::Closed) {
-        let state = State::new(
-            epoch_of(answer.word),
-            answer.admission,
-            Phase::HalfOpen,
-            hook.direction,
-            Evidence::Opening,
-            verdict.reason,
-        );
-        return enter(tables, hook, packet, ends, &verdict, state.with_staged(verdict.staged));
-    }
-    if same_way {
-        entry[word::STATE].set(state.with_epoch(epoch_of(answer.word)).with_staged(verdict.staged).0);
-        entry[word::RULES].set(u64::from(verdict.rule) | u64::from(verdict.staged_rule) << 32);
-    }
-    meter(tables, &entry, hook, packet);
-    Decision { verdict, news: News::Repeated }
-}
-
-/// A standing connection after a change: judged again in its original direction, by what admitted it.
-#[inline(never)]
-fn rejudge<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, ends: &Ends) -> Decision {
-    let Some(entry) = tables.connection(&ends.key) else { return plain(Reason::NotReady) };
-    let state = State(entry[word::STATE].get());
-    let opened = state.opened();
-    let port = match opened {
-        Direction::Inbound => ends.local_port,
-        Direction::Outbound => ends.peer_port,
-    };
-    let asked = Asked { endpoint: hook.endpoint, opened, protocol: packet.key.protocol, port, peer: ends.peer };
-    let judged = judge(tables, &asked);
-    let mut answer = Answer {
-        verdict: Verdict {
-            reason: judged.reason,
-            rule: judged.rule,
-            staged: judged.staged,
-            staged_rule: judged.staged_rule,
-        },
-        word: judged.word,
-        admission: state.admission(),
-    };
-    if matches!(judged.reason, Reason::NotReady) {
-        return Decision { verdict: answer.verdict, news: News::Event };
-    }
-    if !matches!(answer.admission, Admission::Policy) {
-        let admission = answer.admission;
-        exempt(&mut answer, admission, Reason::Rejudged);
-    }
-    if !answer.verdict.reason.allows() {
-        return revoke(tables, hook, packet, &entry, &answer);
-    }
-    answer.verdict.reason = Reason::Rejudged;
-    entry[word::STATE].set(state.with_epoch(epoch_of(answer.word)).with_staged(answer.verdict.staged).0);
-    entry[word::RULES].set(u64::from(answer.verdict.rule) | u64::from(answer.verdict.staged_rule) << 32);
-    meter(tables, &entry, hook, packet);
-    if !advance(tables, hook, packet, &entry) {
-        return plain(Reason::EstablishedFull);
-    }
-    Decision { verdict: answer.verdict, news: News::Event }
-}
-
-/// A live entry becomes a tombstone.
-#[inline(always)]
-fn revoke<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, entry: &[Cell<u64>; 9], answer: &Answer) -> Decision {
-    let state = State(entry[word::STATE].get());
+fn revoke<T: Tables>(
+    tables: &T,
+    hook: &Hook,
+    packet: &Packet,
+    entry: &[Cell<u64>; 9],
+    state: State,
+    verdict: Verdict,
+) -> Verdict {
     tables.release(hook.endpoint, state.share());
     tables.take(hook.endpoint, Share::Tombstone);
-    let buried = state
-        .with_phase(Phase::Tombstone)
-        .with_epoch(epoch_of(answer.word))
-        .with_staged(answer.verdict.staged)
-        .with_reason(Reason::Revoked);
-    entry[word::STATE].set(buried.0);
-    entry[word::RULES].set(u64::from(answer.verdict.staged_rule) << 32);
+    let verdict = verdict.with_reason(Reason::Revoked).without_rule();
+    entry[word::STATE]
+        .set(state.with_phase(Phase::Tombstone).with_staged(verdict.staged()).with_reason(Reason::Revoked).0);
+    entry[word::RULES].set(verdict.rules());
     let signs = entry[word::SIGNS].get();
     entry[word::SIGNS].set(signs & 0xffff_ffff | (hook.now >> 20 & 0xffff_ffff) << 32);
     meter(tables, entry, hook, packet);
-    Decision { verdict: Verdict { reason: Reason::Revoked, rule: 0, ..answer.verdict }, news: News::Event }
+    verdict.as_news()
 }
 
 /// Counts the packet in its entry.

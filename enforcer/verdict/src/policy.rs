@@ -1,8 +1,9 @@
 //! Policy alone: may this endpoint open, or be opened, with this peer at this port?
 
 use crate::{
-    Mode, Reason, Staged, Tables,
+    Reason, Staged, Tables, Verdict,
     abi::{self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RulePort, rule_key},
+    decide::RULE,
 };
 use flow::{Address, Direction, SCTP, TCP, UDP};
 
@@ -21,22 +22,29 @@ pub struct Asked {
     pub peer: Address,
 }
 
-/// The answer, under both slots.
+/// The answer, under both slots, in one word: out-of-line functions of the kernel program return
+/// words, never memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub struct Judged {
-    /// The endpoint's word it was judged under.
-    pub word: u64,
-    /// `AllowedByRule`, `NotIsolated`, `NoRule`, `NoRulePortless` or `NotReady`.
-    pub reason: Reason,
-    /// The rule that allows, 0 for none.
-    pub rule: u32,
-    /// What the staged slot says.
-    pub staged: Staged,
-    /// The rule there, 0 for none.
-    pub staged_rule: u32,
-    /// The mode of the generation.
-    pub mode: Mode,
+#[repr(transparent)]
+pub struct Judged(u64);
+
+impl Judged {
+    #[inline(always)]
+    const fn new(reason: Reason, rule: u32) -> Self {
+        Self(reason as u64 | (rule as u64 & RULE) << 8)
+    }
+
+    #[inline(always)]
+    const fn with_staged(self, staged: Staged, rule: u32) -> Self {
+        Self(self.0 | (rule as u64 & RULE) << 32 | (staged as u64) << 56)
+    }
+
+    /// As a verdict.
+    #[inline(always)]
+    pub fn verdict(self) -> Verdict {
+        Verdict(self.0)
+    }
 }
 
 /// How often a reader meets a publish before it gives up; each publish would have to fall between
@@ -44,72 +52,75 @@ pub struct Judged {
 const TRIES: u32 = 4;
 
 /// Judges an opening under the endpoint's generation: in force and staged. The endpoint's word is
-/// read before and after the identity, and no mixture is trusted.
+/// read before and after the identity, and no mixture is trusted. `word` is left as the word that the
+/// answer belongs to. The reason is `AllowedByRule`, `NotIsolated`, `NoRule`, `NoRulePortless` or `NotReady`.
 #[inline(never)]
-pub fn judge<T: Tables>(tables: &T, asked: &Asked) -> Judged {
-    let mut judged = Judged {
-        word: tables.word(asked.endpoint),
-        reason: Reason::NotReady,
-        rule: 0,
-        staged: Staged::None,
-        staged_rule: 0,
-        mode: Mode::Enforce,
-    };
+pub fn judge<T: Tables>(tables: &T, asked: &Asked, word: &mut u64) -> Judged {
+    *word = tables.word(asked.endpoint);
     for _ in 0..TRIES {
         let identity = tables.identity(asked.peer);
-        let word = tables.word(asked.endpoint);
-        if word != judged.word {
-            judged.word = word;
+        let again = tables.word(asked.endpoint);
+        if again != *word {
+            *word = again;
             continue;
         }
-        let Some(generation) = tables.generation(abi::generation_of(word)) else { return judged };
-        judged.mode = Mode::from_number(generation[1]);
-        let in_force = generation[0] as u32;
+        let Some(generation) = tables.generation(abi::generation_of(again)) else { break };
+        let (in_force, staged) = (generation[0] as u32, (generation[0] >> 32) as u32);
         if in_force == 0 {
+            break;
+        }
+        let (reason, rule) = answer(ask_slot(tables, in_force, identity, asked));
+        let judged = Judged::new(reason, rule);
+        if staged == 0 {
             return judged;
         }
-        (judged.reason, judged.rule) = ask_slot(tables, in_force, identity, asked);
-        let staged = (generation[0] >> 32) as u32;
-        if staged != 0 {
-            let (reason, rule) = ask_slot(tables, staged, identity, asked);
-            judged.staged = if reason.allows() { Staged::Allow } else { Staged::Deny };
-            judged.staged_rule = rule;
-        }
-        return judged;
+        let (reason, rule) = answer(ask_slot(tables, staged, identity, asked));
+        return judged.with_staged(if reason.allows() { Staged::Allow } else { Staged::Deny }, rule);
     }
-    judged
+    Judged::new(Reason::NotReady, 0)
 }
 
-/// One slot's answer.
+/// What [`ask_slot`] returns when no policy isolates, and when no rule allows.
+const NOT_ISOLATED: u32 = u32::MAX;
+const NO_RULE: u32 = 0;
+const NO_RULE_PORTLESS: u32 = u32::MAX - 1;
+
 #[inline(always)]
-fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> (Reason, u32) {
+const fn answer(slot_says: u32) -> (Reason, u32) {
+    match slot_says {
+        NOT_ISOLATED => (Reason::NotIsolated, 0),
+        NO_RULE => (Reason::NoRule, 0),
+        NO_RULE_PORTLESS => (Reason::NoRulePortless, 0),
+        rule => (Reason::AllowedByRule, rule),
+    }
+}
+
+/// One slot's answer: the rule, or one of the constants above.
+#[inline(never)]
+fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u32 {
     let isolated = match asked.opened {
         Direction::Inbound => slot & INGRESS_ISOLATED,
         Direction::Outbound => slot & EGRESS_ISOLATED,
     };
     if isolated == 0 {
-        return (Reason::NotIsolated, 0);
+        return NOT_ISOLATED;
     }
-    if !matches!(asked.protocol, TCP | UDP | SCTP) {
-        return match find(tables, slot, identity, asked.opened, ALL_PROTOCOLS, RulePort::Any) {
-            Some(rule) => (Reason::AllowedByRule, rule),
-            None => (Reason::NoRulePortless, 0),
+    let (mut protocol, mut none) = (asked.protocol, NO_RULE);
+    if matches!(protocol, TCP | UDP | SCTP) {
+        let class = if slot & RANGES == 0 {
+            Some(u32::from(asked.port))
+        } else {
+            tables.port_class(slot, protocol, asked.port)
         };
-    }
-    let class = if slot & RANGES == 0 {
-        Some(u32::from(asked.port))
+        if let Some(class) = class
+            && let Some(rule) = find(tables, slot, identity, asked.opened, protocol, RulePort::Class(class as u16))
+        {
+            return rule;
+        }
     } else {
-        tables.port_class(slot, asked.protocol, asked.port)
-    };
-    if let Some(class) = class
-        && let Some(rule) = find(tables, slot, identity, asked.opened, asked.protocol, RulePort::Class(class as u16))
-    {
-        return (Reason::AllowedByRule, rule);
+        (protocol, none) = (ALL_PROTOCOLS, NO_RULE_PORTLESS);
     }
-    match find(tables, slot, identity, asked.opened, asked.protocol, RulePort::Any) {
-        Some(rule) => (Reason::AllowedByRule, rule),
-        None => (Reason::NoRule, 0),
-    }
+    find(tables, slot, identity, asked.opened, protocol, RulePort::Any).unwrap_or(none)
 }
 
 /// A rule for this identity, or for everyone.

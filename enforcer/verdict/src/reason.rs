@@ -17,6 +17,15 @@ macro_rules! reasons {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
+
+            /// The reason of a number that one of them has; others deny as [`Reason::NoRule`].
+            #[inline(always)]
+            pub const fn from_known(number: u8) -> Self {
+                match number {
+                    $($number => Self::$variant,)+
+                    _ => Self::NoRule,
+                }
+            }
         }
     };
 }

@@ -68,7 +68,7 @@ pub enum Kind {
     Transport = 0,
     /// ICMP or ICMPv6 echo, request or reply; the identifier stands as both ports.
     Echo = 1,
-    /// An ICMP or ICMPv6 error; [`Packet::inner`] is the packet it is about.
+    /// An ICMP or ICMPv6 error; [`Packet::quoted`] is the packet it is about.
     IcmpError = 2,
     /// A protocol without ports, other ICMP included.
     Portless = 3,
@@ -76,9 +76,9 @@ pub enum Kind {
     LaterFragment = 4,
     /// ARP; the key has its sender's and target's protocol addresses.
     Arp = 5,
-    /// ICMPv6 neighbour solicitation; `inner.source` is the target (RFC 4861, 4.3).
+    /// ICMPv6 neighbour solicitation; `quoted.address` is the target (RFC 4861, 4.3).
     Solicitation = 6,
-    /// ICMPv6 neighbour advertisement; `inner.source` is the target (RFC 4861, 4.4).
+    /// ICMPv6 neighbour advertisement; `quoted.address` is the target (RFC 4861, 4.4).
     Advertisement = 7,
     /// ICMPv6 router solicitation (RFC 4861, 4.1).
     RouterSolicitation = 8,
@@ -109,7 +109,7 @@ pub struct Packet {
     pub kind: Kind,
     /// TCP flags byte; 0 for other protocols.
     pub tcp_flags: u8,
-    /// SCTP's first chunk type, ICMP's type; 0 for other protocols.
+    /// SCTP's first chunk type, ICMP's type, ARP's operation; 0 for other protocols.
     pub message: u8,
     /// IPv4 TTL, IPv6 hop limit.
     pub hop_limit: u8,
@@ -119,11 +119,46 @@ pub struct Packet {
     pub fragment_id: u32,
     /// IP header and all behind it, in bytes, as the IP header says: right in a cut capture too.
     pub ip_length: u32,
-    /// The packet an ICMP error is about, as it was sent; zeros otherwise (see [`Kind`]).
-    pub inner: FlowKey,
+    /// What the message is about: see [`Quoted`].
+    pub quoted: Quoted,
+}
+
+/// What an ICMP error or a neighbour message is about; zeros for all other packets.
+///
+/// An error goes to the sender of the packet inside it, so the inner source is the outer
+/// destination; where it is not, the error is about nothing of the receiver's and the protocol here is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quoted {
+    /// Destination of the packet inside an error; target of a neighbour message.
+    pub address: Address,
+    /// Source port of the packet inside.
+    pub source_port: u16,
+    /// Destination port of the packet inside.
+    pub destination_port: u16,
+    /// Its protocol; 0 when it is about no packet of the receiver's.
+    pub protocol: u8,
 }
 
 impl Packet {
+    /// Nothing parsed yet.
+    pub const EMPTY: Self = Self {
+        key: FlowKey {
+            source: Address([0; 2]),
+            destination: Address([0; 2]),
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+        },
+        kind: Kind::Portless,
+        tcp_flags: 0,
+        message: 0,
+        hop_limit: 0,
+        fragment: Fragment::Whole,
+        fragment_id: 0,
+        ip_length: 0,
+        quoted: Quoted { address: Address([0; 2]), source_port: 0, destination_port: 0, protocol: 0 },
+    };
+
     /// The packet that opens a connection: TCP's SYN without ACK, SCTP's INIT.
     #[inline(always)]
     pub fn opens_connection(&self) -> bool {
@@ -229,33 +264,38 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
-const NO_KEY: FlowKey =
-    FlowKey { source: Address([0; 2]), destination: Address([0; 2]), source_port: 0, destination_port: 0, protocol: 0 };
-
 /// An Ethernet frame, as the kernel program sees it.
-#[inline(always)]
 pub fn parse<P: PacketBytes + ?Sized>(packet: &P) -> Result<Packet, ParseError> {
-    network(packet, 12, ParseError::TruncatedLink)
+    parse_link(LinkLayer::Ethernet, packet)
 }
 
 /// A packet of any link layer a capture may have.
 pub fn parse_link<P: PacketBytes + ?Sized>(link: LinkLayer, packet: &P) -> Result<Packet, ParseError> {
+    let mut out = Packet::EMPTY;
     match link {
-        LinkLayer::Ethernet => parse(packet),
-        LinkLayer::LinuxSll => network(packet, 14, ParseError::TruncatedLink),
+        LinkLayer::Ethernet => parse_into(packet, &mut out)?,
+        LinkLayer::LinuxSll => network(packet, 14, &mut out)?,
         LinkLayer::LinuxSll2 => {
             let ethertype = u16::from_be_bytes(read(packet, 0, ParseError::TruncatedLink)?);
-            tagged(packet, ethertype, 20)
+            tagged(packet, ethertype, 20, &mut out)?;
         }
         LinkLayer::RawIp => {
             let [first]: [u8; 1] = read(packet, 0, ParseError::TruncatedIp)?;
             match first >> 4 {
-                4 => ipv4(packet, 0),
-                6 => ipv6(packet, 0),
-                _ => Err(ParseError::BadIpHeader),
+                4 => ipv4(packet, 0, &mut out)?,
+                6 => ipv6(packet, 0, &mut out)?,
+                _ => return Err(ParseError::BadIpHeader),
             }
         }
     }
+    Ok(out)
+}
+
+/// [`parse`] into a packet that lies somewhere already ([`Packet::EMPTY`] before): the kernel program
+/// has 512 bytes of stack for everything. After an error `out` means nothing.
+#[inline(always)]
+pub fn parse_into<P: PacketBytes + ?Sized>(packet: &P, out: &mut Packet) -> Result<(), ParseError> {
+    network(packet, 12, out)
 }
 
 /// Bytes within the limit that both sides keep.
@@ -273,13 +313,18 @@ fn read<const N: usize, P: PacketBytes + ?Sized>(
 
 /// The EtherType at `offset` and what follows it.
 #[inline(always)]
-fn network<P: PacketBytes + ?Sized>(packet: &P, offset: usize, cut: ParseError) -> Result<Packet, ParseError> {
-    let ethertype = u16::from_be_bytes(read(packet, offset, cut)?);
-    tagged(packet, ethertype, offset + 2)
+fn network<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<(), ParseError> {
+    let ethertype = u16::from_be_bytes(read(packet, offset, ParseError::TruncatedLink)?);
+    tagged(packet, ethertype, offset + 2, out)
 }
 
 #[inline(always)]
-fn tagged<P: PacketBytes + ?Sized>(packet: &P, ethertype: u16, offset: usize) -> Result<Packet, ParseError> {
+fn tagged<P: PacketBytes + ?Sized>(
+    packet: &P,
+    ethertype: u16,
+    offset: usize,
+    out: &mut Packet,
+) -> Result<(), ParseError> {
     let (mut ethertype, mut offset) = (ethertype, offset);
     for _ in 0..MAX_VLAN_TAGS {
         if !matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
@@ -289,9 +334,9 @@ fn tagged<P: PacketBytes + ?Sized>(packet: &P, ethertype: u16, offset: usize) ->
         offset += 4;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(packet, offset),
-        ETHERTYPE_IPV6 => ipv6(packet, offset),
-        ETHERTYPE_ARP => arp(packet, offset),
+        ETHERTYPE_IPV4 => ipv4(packet, offset, out),
+        ETHERTYPE_IPV6 => ipv6(packet, offset, out),
+        ETHERTYPE_ARP => arp(packet, offset, out),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(ParseError::TooManyVlanTags),
         _ => Err(ParseError::NotIp),
     }
@@ -299,44 +344,21 @@ fn tagged<P: PacketBytes + ?Sized>(packet: &P, ethertype: u16, offset: usize) ->
 
 /// ARP for IPv4 over Ethernet (RFC 826).
 #[inline(always)]
-fn arp<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> Result<Packet, ParseError> {
+fn arp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<(), ParseError> {
     let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
-    if h[..6] != [0, 1, 8, 0, 6, 4] {
+    if h[0] != 0 || h[1] != 1 || h[2] != 8 || h[3] != 0 || h[4] != 6 || h[5] != 4 {
         return Err(ParseError::BadIpHeader);
     }
-    let sender: [u8; 4] = read(packet, offset + 14, ParseError::TruncatedIp)?;
-    let target: [u8; 4] = read(packet, offset + 24, ParseError::TruncatedIp)?;
-    let key = FlowKey { source: Address::v4(sender), destination: Address::v4(target), ..NO_KEY };
-    Ok(Packet {
-        key,
-        kind: Kind::Arp,
-        tcp_flags: 0,
-        message: h[7],
-        hop_limit: 0,
-        fragment: Fragment::Whole,
-        fragment_id: 0,
-        ip_length: 28,
-        inner: NO_KEY,
-    })
-}
-
-/// What the IP header says, and where the transport header lies.
-struct Internet {
-    source: Address,
-    destination: Address,
-    protocol: u8,
-    hop_limit: u8,
-    fragment: Fragment,
-    fragment_id: u32,
-    ip_length: u32,
-    /// First byte behind IP and extension headers.
-    offset: usize,
-    /// First byte behind the IP packet.
-    end: usize,
+    out.key.source = Address::v4(read(packet, offset + 14, ParseError::TruncatedIp)?);
+    out.key.destination = Address::v4(read(packet, offset + 24, ParseError::TruncatedIp)?);
+    out.kind = Kind::Arp;
+    out.message = h[7];
+    out.ip_length = 28;
+    Ok(())
 }
 
 #[inline(always)]
-fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseError> {
+fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Result<(), ParseError> {
     let h: [u8; 20] = read(packet, at, ParseError::TruncatedIp)?;
     let header_length = usize::from(h[0] & 0x0f) * 4;
     let ip_length = u16::from_be_bytes([h[2], h[3]]);
@@ -344,65 +366,49 @@ fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseE
         return Err(ParseError::BadIpHeader);
     }
     let word = u16::from_be_bytes([h[6], h[7]]);
-    let (fragment, fragment_id) =
-        piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into())?;
-    let internet = Internet {
-        source: Address::v4([h[12], h[13], h[14], h[15]]),
-        destination: Address::v4([h[16], h[17], h[18], h[19]]),
-        protocol: h[9],
-        hop_limit: h[8],
-        fragment,
-        fragment_id,
-        ip_length: ip_length.into(),
-        offset: at + header_length,
-        end: at + usize::from(ip_length),
-    };
-    transport(packet, &internet)
+    piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into(), out)?;
+    out.key.source = Address::v4([h[12], h[13], h[14], h[15]]);
+    out.key.destination = Address::v4([h[16], h[17], h[18], h[19]]);
+    out.key.protocol = h[9];
+    out.hop_limit = h[8];
+    out.ip_length = ip_length.into();
+    transport(packet, at + header_length, at + usize::from(ip_length), out)
 }
 
 #[inline(always)]
-fn ipv6<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Result<Packet, ParseError> {
+fn ipv6<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Result<(), ParseError> {
     let h: [u8; 8] = read(packet, at, ParseError::TruncatedIp)?;
     if h[0] >> 4 != 6 {
         return Err(ParseError::BadIpHeader);
     }
-    let source = Address::v6(read(packet, at + 8, ParseError::TruncatedIp)?);
-    let destination = Address::v6(read(packet, at + 24, ParseError::TruncatedIp)?);
+    out.key.source = Address::v6(read(packet, at + 8, ParseError::TruncatedIp)?);
+    out.key.destination = Address::v6(read(packet, at + 24, ParseError::TruncatedIp)?);
+    out.key.protocol = h[6];
+    out.hop_limit = h[7];
     // A payload length of 0 is a jumbogram (RFC 2675) or a segment the kernel has yet to cut: the
     // length of the packet then stands for it.
-    let ip_length = match u16::from_be_bytes([h[4], h[5]]) {
+    out.ip_length = match u16::from_be_bytes([h[4], h[5]]) {
         0 => packet.length().saturating_sub(at as u32),
         length => u32::from(length) + 40,
     };
-    let mut internet = Internet {
-        source,
-        destination,
-        protocol: h[6],
-        hop_limit: h[7],
-        fragment: Fragment::Whole,
-        fragment_id: 0,
-        ip_length,
-        offset: at + 40,
-        end: at + ip_length as usize,
-    };
-    if is_extension(internet.protocol) {
-        let chain = extension_headers(packet, internet.offset, internet.protocol)?;
-        internet.protocol = chain.protocol;
-        internet.offset = chain.offset;
-        internet.fragment = chain.fragment;
-        internet.fragment_id = chain.fragment_id;
+    let mut offset = at + 40;
+    if is_extension(h[6]) {
+        offset = extension_headers(packet, offset, out)?.into();
     }
-    transport(packet, &internet)
+    transport(packet, offset, at + out.ip_length as usize, out)
 }
 
 #[inline(always)]
-fn piece(offset: u16, more: bool, id: u32) -> Result<(Fragment, u32), ParseError> {
-    match (offset, more) {
-        (0, false) => Ok((Fragment::Whole, 0)),
-        (0, true) => Ok((Fragment::First, id)),
-        (1..FIRST_LATER_FRAGMENT, _) => Err(ParseError::BadFragment),
-        _ => Ok((Fragment::Later, id)),
+fn piece(offset: u16, more: bool, id: u32, out: &mut Packet) -> Result<(), ParseError> {
+    if offset == 0 && !more {
+        return Ok(());
     }
+    if offset != 0 && offset < FIRST_LATER_FRAGMENT {
+        return Err(ParseError::BadFragment);
+    }
+    out.fragment = if offset == 0 { Fragment::First } else { Fragment::Later };
+    out.fragment_id = id;
+    Ok(())
 }
 
 #[inline(always)]
@@ -410,106 +416,93 @@ const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 44 | 51 | 60)
 }
 
-struct Chain {
-    protocol: u8,
-    offset: usize,
-    fragment: Fragment,
-    fragment_id: u32,
-}
-
 /// Hop-by-hop options, routing, destination options, authentication and fragment headers
-/// (RFC 8200, 4; RFC 4302). Rare, hence out of line, but not `#[cold]`: aya-obj links functions by
-/// offset without their section, and a cold function lies in another one.
+/// (RFC 8200, 4; RFC 4302): where what they precede begins. Rare, hence out of line, but not
+/// `#[cold]`: aya-obj links functions by offset without their section, and a cold function lies in
+/// another one.
 #[inline(never)]
-fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, protocol: u8) -> Result<Chain, ParseError> {
-    let mut chain = Chain { protocol, offset, fragment: Fragment::Whole, fragment_id: 0 };
+fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<u16, ParseError> {
+    let mut offset = offset;
     for _ in 0..MAX_EXTENSION_HEADERS {
-        if !is_extension(chain.protocol) {
-            return Ok(chain);
+        if !is_extension(out.key.protocol) {
+            return Ok(offset as u16);
         }
-        let h: [u8; 8] = read(packet, chain.offset, ParseError::TruncatedIp)?;
+        let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
         let length = usize::from(h[1]);
-        match chain.protocol {
+        match out.key.protocol {
             44 => {
                 let word = u16::from_be_bytes([h[2], h[3]]);
-                (chain.fragment, chain.fragment_id) =
-                    piece(word & 0xfff8, word & 1 != 0, u32::from_be_bytes([h[4], h[5], h[6], h[7]]))?;
-                chain.offset += 8;
+                piece(word & 0xfff8, word & 1 != 0, u32::from_be_bytes([h[4], h[5], h[6], h[7]]), out)?;
+                offset += 8;
             }
-            51 => chain.offset += length * 4 + 8,
-            _ => chain.offset += length * 8 + 8,
+            51 => offset += length * 4 + 8,
+            _ => offset += length * 8 + 8,
         }
-        chain.protocol = h[0];
+        out.key.protocol = h[0];
         // What lies behind a later fragment's header is the middle of something.
-        if matches!(chain.fragment, Fragment::Later) {
-            return Ok(chain);
+        if matches!(out.fragment, Fragment::Later) {
+            return Ok(offset as u16);
         }
     }
-    if is_extension(chain.protocol) { Err(ParseError::TooManyExtensionHeaders) } else { Ok(chain) }
+    if is_extension(out.key.protocol) { Err(ParseError::TooManyExtensionHeaders) } else { Ok(offset as u16) }
 }
 
+/// The transport header at `offset`, of a packet that ends before `end`.
 #[inline(always)]
-fn transport<P: PacketBytes + ?Sized>(packet: &P, ip: &Internet) -> Result<Packet, ParseError> {
-    let mut out = Packet {
-        key: FlowKey {
-            source: ip.source,
-            destination: ip.destination,
-            source_port: 0,
-            destination_port: 0,
-            protocol: ip.protocol,
-        },
-        kind: Kind::Portless,
-        tcp_flags: 0,
-        message: 0,
-        hop_limit: ip.hop_limit,
-        fragment: ip.fragment,
-        fragment_id: ip.fragment_id,
-        ip_length: ip.ip_length,
-        inner: NO_KEY,
-    };
-    if matches!(ip.fragment, Fragment::Later) {
+fn transport<P: PacketBytes + ?Sized>(
+    packet: &P,
+    offset: usize,
+    end: usize,
+    out: &mut Packet,
+) -> Result<(), ParseError> {
+    if matches!(out.fragment, Fragment::Later) {
         out.kind = Kind::LaterFragment;
-        return Ok(out);
+        return Ok(());
     }
     let cut = ParseError::TruncatedTransport;
-    let room = ip.end.saturating_sub(ip.offset);
-    match ip.protocol {
+    let room = end.saturating_sub(offset);
+    match out.key.protocol {
         TCP => {
-            let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, ip.offset, cut)? };
+            let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, offset, cut)? };
             if h[12] >> 4 < 5 {
                 return Err(ParseError::BadTransportHeader);
             }
-            out.kind = Kind::Transport;
-            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
-            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            ports(&[h[0], h[1], h[2], h[3]], out);
             out.tcp_flags = h[13];
         }
         UDP => {
-            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, ip.offset, cut)? };
-            out.kind = Kind::Transport;
-            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
-            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, offset, cut)? };
+            ports(&[h[0], h[1], h[2], h[3]], out);
         }
         SCTP => {
-            let h: [u8; 16] = if room < 16 { return Err(cut) } else { read(packet, ip.offset, cut)? };
-            out.kind = Kind::Transport;
-            out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
-            out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            let h: [u8; 16] = if room < 16 { return Err(cut) } else { read(packet, offset, cut)? };
+            ports(&[h[0], h[1], h[2], h[3]], out);
             out.message = h[12];
         }
         ICMP | ICMPV6 => {
-            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, ip.offset, cut)? };
-            icmp(packet, ip.offset + 8, &h, &mut out)?;
+            if room < 8 {
+                return Err(cut);
+            }
+            return icmp(packet, offset, out);
         }
         _ => {}
     }
-    Ok(out)
+    Ok(())
+}
+
+#[inline(always)]
+fn ports(h: &[u8; 4], out: &mut Packet) {
+    out.kind = Kind::Transport;
+    out.key.source_port = u16::from_be_bytes([h[0], h[1]]);
+    out.key.destination_port = u16::from_be_bytes([h[2], h[3]]);
 }
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443, RFC 4861): what the message is, and what it is about.
 #[inline(never)]
-fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, h: &[u8; 8], out: &mut Packet) -> Result<(), ParseError> {
+fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<(), ParseError> {
     let cut = ParseError::TruncatedTransport;
+    let h: [u8; 8] = read(packet, offset, cut)?;
+    let body = offset + 8;
     out.message = h[0];
     out.kind = match (out.key.protocol, h[0]) {
         (ICMP, 0 | 8) | (ICMPV6, 128 | 129) => {
@@ -519,29 +512,29 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, h: &[u8; 8], out: &m
             Kind::Echo
         }
         (ICMP, 3 | 4 | 11 | 12) => {
-            let q: [u8; 20] = read(packet, offset, cut)?;
+            let q: [u8; 20] = read(packet, body, cut)?;
             let header_length = usize::from(q[0] & 0x0f) * 4;
             if q[0] >> 4 != 4 || header_length < 20 {
                 return Err(ParseError::BadIpHeader);
             }
-            out.inner.source = Address::v4([q[12], q[13], q[14], q[15]]);
-            out.inner.destination = Address::v4([q[16], q[17], q[18], q[19]]);
-            quoted(packet, offset + header_length, q[9], &mut out.inner)?;
+            out.quoted.address = Address::v4([q[16], q[17], q[18], q[19]]);
+            let source = Address::v4([q[12], q[13], q[14], q[15]]);
+            quoted(packet, body + header_length, q[9], source, out)?;
             Kind::IcmpError
         }
         (ICMPV6, 1..=4) => {
-            let q: [u8; 8] = read(packet, offset, cut)?;
+            let q: [u8; 8] = read(packet, body, cut)?;
             if q[0] >> 4 != 6 {
                 return Err(ParseError::BadIpHeader);
             }
-            out.inner.source = Address::v6(read(packet, offset + 8, cut)?);
-            out.inner.destination = Address::v6(read(packet, offset + 24, cut)?);
+            out.quoted.address = Address::v6(read(packet, body + 24, cut)?);
+            let source = Address::v6(read(packet, body + 8, cut)?);
             // A quoted packet with extension headers is about no connection we could name.
-            quoted(packet, offset + 40, q[6], &mut out.inner)?;
+            quoted(packet, body + 40, q[6], source, out)?;
             Kind::IcmpError
         }
         (ICMPV6, 135 | 136) => {
-            out.inner.source = Address::v6(read(packet, offset, cut)?);
+            out.quoted.address = Address::v6(read(packet, body, cut)?);
             if h[0] == 135 { Kind::Solicitation } else { Kind::Advertisement }
         }
         (ICMPV6, 133) => Kind::RouterSolicitation,
@@ -554,18 +547,27 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, h: &[u8; 8], out: &m
 
 /// The ports (or echo identifier) of the packet inside an ICMP error: its first eight bytes suffice.
 #[inline(always)]
-fn quoted<P: PacketBytes + ?Sized>(packet: &P, at: usize, protocol: u8, inner: &mut FlowKey) -> Result<(), ParseError> {
+fn quoted<P: PacketBytes + ?Sized>(
+    packet: &P,
+    at: usize,
+    protocol: u8,
+    source: Address,
+    out: &mut Packet,
+) -> Result<(), ParseError> {
     let h: [u8; 8] = read(packet, at, ParseError::TruncatedTransport)?;
-    inner.protocol = protocol;
+    if source != out.key.destination {
+        return Ok(());
+    }
+    out.quoted.protocol = protocol;
     match protocol {
         TCP | UDP | SCTP => {
-            inner.source_port = u16::from_be_bytes([h[0], h[1]]);
-            inner.destination_port = u16::from_be_bytes([h[2], h[3]]);
+            out.quoted.source_port = u16::from_be_bytes([h[0], h[1]]);
+            out.quoted.destination_port = u16::from_be_bytes([h[2], h[3]]);
         }
         ICMP | ICMPV6 => {
             let id = u16::from_be_bytes([h[4], h[5]]);
-            inner.source_port = id;
-            inner.destination_port = id;
+            out.quoted.source_port = id;
+            out.quoted.destination_port = id;
         }
         _ => {}
     }

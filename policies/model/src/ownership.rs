@@ -125,6 +125,5 @@ pub fn is_stable(label: &str) -> bool {
         "failure-domain.beta.kubernetes.io/region",
     ];
     let prefix = label.split_once('/').map_or("", |(prefix, _)| prefix);
-    !CHANGING.contains(&label)
-        && !matches!(prefix, "batch.kubernetes.io" | "topology.kubernetes.io" | "podfence.dev")
+    !CHANGING.contains(&label) && !matches!(prefix, "batch.kubernetes.io" | "topology.kubernetes.io" | "podfence.dev")
 }

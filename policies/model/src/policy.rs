@@ -1,6 +1,9 @@
 //! NetworkPolicy (networking.k8s.io/v1) as podfence understands it: defaults applied, validity checked.
 
-use crate::{cluster::Source, labels::{Labels, Selector}};
+use crate::{
+    cluster::Source,
+    labels::{Labels, Selector},
+};
 use ipnet::IpNet;
 
 /// Policies, and nothing else about the cluster; ordered by namespace and name.

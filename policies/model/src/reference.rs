@@ -206,9 +206,10 @@ impl<'a> Reference<'a> {
 
 /// A pod always reaches itself, and its own node reaches it.
 fn is_exempt(from: &Subject<'_>, to: &Subject<'_>) -> bool {
-    let itself = from.pod().zip(to.pod()).is_some_and(|(a, b)| {
-        (&a.uid, &a.name, &a.namespace) == (&b.uid, &b.name, &b.namespace)
-    });
+    let itself = from
+        .pod()
+        .zip(to.pod())
+        .is_some_and(|(a, b)| (&a.uid, &a.name, &a.namespace) == (&b.uid, &b.name, &b.namespace));
     itself || matches!(from.endpoint, Endpoint::OwnNode) || matches!(to.endpoint, Endpoint::OwnNode)
 }
 
@@ -258,9 +259,9 @@ fn is_peer(peer: &Peer, policy: &NetworkPolicy, subject: &Subject<'_>) -> bool {
             };
             in_namespace && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
         }),
-        Peer::Block { cidr, except } => subject
-            .ip()
-            .is_some_and(|ip| cidr.contains(&ip) && !except.iter().any(|hole| hole.contains(&ip))),
+        Peer::Block { cidr, except } => {
+            subject.ip().is_some_and(|ip| cidr.contains(&ip) && !except.iter().any(|hole| hole.contains(&ip)))
+        }
     }
 }
 

@@ -47,11 +47,19 @@ pub fn read_into(cluster: &mut Cluster, file: &str, text: &str) -> Result<(), Re
 
 /// Reads only policies (a folder of generated ones), passing other kinds over.
 pub fn read_policies(file: &str, text: &str) -> Result<PolicySet, ReadError> {
-    let mut cluster = Cluster::default();
+    let mut policies = PolicySet::default();
+    read_policies_into(&mut policies, file, text)?;
+    Ok(policies)
+}
+
+/// [`read_policies`], adding to a set; a policy that is there already is an error naming both places.
+pub fn read_policies_into(policies: &mut PolicySet, file: &str, text: &str) -> Result<(), ReadError> {
+    let mut cluster = Cluster { policies: std::mem::take(policies), ..Cluster::default() };
     let mut reader = Reader { pods: HashMap::new(), cluster: &mut cluster, only_policies: true };
-    reader.read(&file.into(), text)?;
+    let outcome = reader.read(&file.into(), text);
     reader.finish();
-    Ok(cluster.policies)
+    *policies = cluster.policies;
+    outcome
 }
 
 /// (namespace, name, UID) of a pod.
@@ -97,15 +105,15 @@ impl Reader<'_> {
         }
     }
 
-    fn object_or_list(
-        &mut self,
-        file: &Arc<str>,
-        node: &Node,
-        line: u32,
-        of: Option<&Class>,
-    ) -> Result<(), ReadError> {
-        let mut object =
-            Object { file: file.clone(), kind: "object", namespace: String::new(), name: String::new(), root: node, line };
+    fn object_or_list(&mut self, file: &Arc<str>, node: &Node, line: u32, of: Option<&Class>) -> Result<(), ReadError> {
+        let mut object = Object {
+            file: file.clone(),
+            kind: "object",
+            namespace: String::new(),
+            name: String::new(),
+            root: node,
+            line,
+        };
         let class = Class::of(&object, of)?;
         if let (Some(item), Some(items)) = (class.of_items(), node.get("items")) {
             return self.value(file, items, line, item.as_ref());

@@ -103,7 +103,8 @@ fn ip_block(field: &Field<'_>) -> Result<Peer, ReadError> {
 
 fn cidr(field: &Field<'_>) -> Result<IpNet, ReadError> {
     let text = field.needed_text("write a CIDR such as 10.0.0.0/8 or fd00::/8")?;
-    parse_cidr(text).ok_or_else(|| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.0.0.0/8 or fd00::/8")))
+    parse_cidr(text)
+        .ok_or_else(|| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.0.0.0/8 or fd00::/8")))
 }
 
 fn port(item: &Field<'_>) -> Result<Port, ReadError> {

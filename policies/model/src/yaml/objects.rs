@@ -6,7 +6,9 @@ use super::{
     twice,
 };
 use crate::{
-    cluster::{Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort},
+    cluster::{
+        Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort,
+    },
     labels::{Labels, METADATA_NAME},
     policy::Protocol,
 };
@@ -31,8 +33,7 @@ pub(super) fn namespace(cluster: &mut Cluster, object: &Object<'_>) -> Result<()
 pub(super) fn node(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
     let root = object.root();
     let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
-    let mut node =
-        Node { labels: metadata.at("labels")?.labels()?, source: Some(object.source()), ..Node::default() };
+    let mut node = Node { labels: metadata.at("labels")?.labels()?, source: Some(object.source()), ..Node::default() };
     for item in status.at("addresses")?.items()? {
         let class = item.at("type")?;
         if matches!(class.text()?, Some("InternalIP" | "ExternalIP")) {
@@ -57,7 +58,8 @@ pub(super) fn node(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
 fn pod_cidr(field: &Field<'_>) -> Result<IpNet, ReadError> {
     let text = field.needed_text("write a CIDR such as 10.244.1.0/24")?;
     let cidr = text.parse::<IpNet>();
-    cidr.map(|c| c.trunc()).map_err(|_| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.244.1.0/24")))
+    cidr.map(|c| c.trunc())
+        .map_err(|_| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.244.1.0/24")))
 }
 
 pub(super) fn pod(object: &Object<'_>) -> Result<Pod, ReadError> {

@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn what_kubernetes_reads_as_something_else() {
-        for text in ["1", "1_000", "1__0", "0_1", "4_2", "0b1_0", "0x_1", "0x1f", "12e3", "0o7", "1.0", ".5", "+1", "-0x1"] {
+        for text in
+            ["1", "1_000", "1__0", "0_1", "4_2", "0b1_0", "0x_1", "0x1f", "12e3", "0o7", "1.0", ".5", "+1", "-0x1"]
+        {
             assert_eq!(not_a_string(text), Some(Kind::Number), "{text}");
         }
         for text in [".inf", "-.INF", "+.Inf", ".nan", "007", "1e5"] {
@@ -68,7 +70,9 @@ mod tests {
         for text in ["", "~", "null"] {
             assert_eq!(not_a_string(text), Some(Kind::Null), "{text}");
         }
-        for text in ["web", "v1.2.3", "_1", "1a", "0xg", "2001-01-01", "1-2", "e3", "yEs", "1:30", ".", "-", "+.", "10.0.0.1"] {
+        for text in
+            ["web", "v1.2.3", "_1", "1a", "0xg", "2001-01-01", "1-2", "e3", "yEs", "1:30", ".", "-", "+.", "10.0.0.1"]
+        {
             assert_eq!(not_a_string(text), None, "{text}");
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{ReadError, plain};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 /// Nesting beyond this is refused. Kubernetes' own objects stay below 20.
@@ -129,8 +129,8 @@ fn yaml(
         with_snippet: false,
         non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
     };
-    let roots: Vec<Placed<InYaml>> = serde_saphyr::from_multiple_with_options(part.text, options)
-        .map_err(|error| yaml_error(file, part, &error))?;
+    let roots: Vec<Placed<InYaml>> =
+        serde_saphyr::from_multiple_with_options(part.text, options).map_err(|error| yaml_error(file, part, &error))?;
     for Placed(mut root, _) in roots {
         settle(&mut root, part);
         each(root)?;
@@ -140,19 +140,19 @@ fn yaml(
 
 fn yaml_error(file: &Arc<str>, part: &Part<'_>, error: &serde_saphyr::Error) -> ReadError {
     let line: u32 = error.location().map_or(0, |at| at.line().try_into().unwrap_or(0));
-    let said = error.without_snippet().to_string();
-    // The library names the place as well, from the start of this part.
-    let what = said.lines().next().unwrap_or_default();
-    let what = what.rsplit_once(" at line ").map_or(what, |(what, _)| what);
-    let tab = part.text.lines().nth(line.saturating_sub(1) as usize).is_some_and(|row| row.trim_start_matches(' ').starts_with('\t'));
+    // The scanner names the line before the tab as often as the tab's.
+    let rows = part.text.lines().skip(line.saturating_sub(1) as usize).take(2);
+    let tab = rows.clone().any(|row| row.trim_start_matches(' ').starts_with('\t'));
     let advice = if tab {
-        "YAML is indented with spaces, this line has a tab"
+        "YAML is indented with spaces, and here is a tab"
     } else {
-        "check that this is a Kubernetes object in YAML or JSON, as `kubectl get -o yaml` prints it"
+        "give Kubernetes objects in YAML or JSON, as `kubectl get -o yaml` prints them"
     };
+    let what = UserMessageFormatter.format_message(error.without_snippet());
+    let what = what.lines().next().unwrap_or_default();
     ReadError {
         file: file.clone(),
-        line: if line == 0 { 0 } else { line + part.lines_before },
+        line: if line == 0 { 0 } else { line.saturating_add(part.lines_before) },
         message: format!("not readable as YAML: {what}; {advice}"),
     }
 }
@@ -335,6 +335,12 @@ fn settle(node: &mut Node, part: &Part<'_>) {
 
 /// Whether the scalar at `offset` is written without quotes, block sign or tag.
 fn is_plain(text: &str, offset: Option<usize>) -> bool {
-    let first = offset.and_then(|at| text.as_bytes().get(at));
-    first.is_some_and(|byte| !matches!(byte, b'"' | b'\'' | b'|' | b'>' | b'!' | b'&' | b'*'))
+    let Some((before, scalar)) = offset.and_then(|at| text.split_at_checked(at)) else { return false };
+    let mut rows = before.rsplit('\n');
+    let row = rows.next().unwrap_or_default();
+    let tagged = row.split_ascii_whitespace().rev().take(2).any(|word| word.starts_with('!'));
+    // A block scalar's text begins below its sign.
+    let sign = rows.next().and_then(|above| above.split_ascii_whitespace().next_back());
+    let block = row.trim().is_empty() && sign.is_some_and(|word| word.starts_with(['|', '>']));
+    !tagged && !block && !scalar.starts_with(['"', '\'', '|', '>', '!', '&', '*'])
 }

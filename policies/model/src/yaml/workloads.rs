@@ -24,13 +24,17 @@ pub(super) fn read(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
     let selector = match object.kind {
         // A Job's selects one run by its controller-uid.
         "Job" | "CronJob" => None,
-        "ReplicationController" => own_selector.is_there().then(|| own_selector.labels()).transpose()?.map(Selector::of),
+        "ReplicationController" => {
+            own_selector.is_there().then(|| own_selector.labels()).transpose()?.map(Selector::of)
+        }
         _ => selector(&own_selector)?,
     };
     let replicas = spec.at("replicas")?;
     let replicas = match replicas.whole()? {
         None => 1,
-        Some(n) => u32::try_from(n).map_err(|_| replicas.wrong(format_args!("{n} is no number of replicas; use 0 or more")))?,
+        Some(n) => {
+            u32::try_from(n).map_err(|_| replicas.wrong(format_args!("{n} is no number of replicas; use 0 or more")))?
+        }
     };
     let workload = Workload {
         // A ReplicaSet or Job that another object made has copies of the pod template's labels.

@@ -223,9 +223,7 @@ impl<'p> WrittenPort<'p> {
     fn of(port: &'p Port) -> Self {
         let (port_field, end_port) = match &port.port {
             PortMatch::All => (None, None),
-            PortMatch::Range(first, last) => {
-                (Some(NumberOrName::Number(*first)), (last > first).then_some(*last))
-            }
+            PortMatch::Range(first, last) => (Some(NumberOrName::Number(*first)), (last > first).then_some(*last)),
             PortMatch::Named(name) => (Some(NumberOrName::Name(name)), None),
         };
         Self { protocol: port.protocol.name(), port: port_field, end_port }

@@ -111,7 +111,7 @@ fn counter() -> impl Strategy<Value = u64> {
 /// Times of a few hours, before and after the epoch too.
 fn time() -> impl Strategy<Value = UnixNanos> {
     prop_oneof![
-        9 => (T0..T0 + 3 * 3_600_000_000_000),
+        9 => T0..T0 + 3 * 3_600_000_000_000,
         1 => select(vec![i64::MIN, i64::MAX, 0, -1, 253_402_300_800_000_000]),
     ]
 }

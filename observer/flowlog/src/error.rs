@@ -1,6 +1,10 @@
 //! What can go wrong with a flow log, each with what to try.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 /// Why a log could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -98,5 +102,14 @@ pub struct Damaged {
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.why)
+    }
+}
+
+/// Decoding a file that may be damaged: the libraries return an error for most damage
+/// and panic on some.
+pub(crate) fn surviving<T, E: fmt::Display>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(decoded) => decoded.map_err(|e| e.to_string()),
+        Err(_) => Err("it cannot be decoded: the library gave up in the middle of it".into()),
     }
 }

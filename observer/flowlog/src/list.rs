@@ -111,7 +111,7 @@ fn read_wal(path: &Path) -> Result<Vec<RecordBatch>, Unread> {
     }
     wal::batches(&file, extent.whole)
         .and_then(|batches| batches.collect())
-        .map_err(|e| Unread::Damaged(format!("the write-ahead file cannot be decoded: {e}")))
+        .map_err(|why| Unread::Damaged(format!("the write-ahead file cannot be decoded: {why}")))
 }
 
 /// The segments below one cluster's folder.

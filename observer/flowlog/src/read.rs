@@ -1,10 +1,10 @@
 //! Reading a log back: every row of every readable file, with the unreadable ones named.
 
-use crate::{Damaged, Decoder, Error, Listing, Row, Segment, segments};
+use crate::{Damaged, Decoder, Error, Listing, Row, Segment, error::surviving, segments};
 use arrow::record_batch::RecordBatch;
 use model::record::{FlowRecord, Gap, UnixNanos};
 use parquet::{
-    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     file::{metadata::RowGroupMetaData, statistics::Statistics},
 };
 use std::{io, path::Path};
@@ -95,18 +95,24 @@ impl Reading<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(|e| e.to_string())?,
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = surviving(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))?;
         let groups = builder.metadata().row_groups().iter().enumerate();
         let wanted = groups.filter(|(_, group)| self.may_hold(group)).map(|(index, _)| index).collect();
         let before = (self.rows, self.gaps);
-        let batches = builder.with_row_groups(wanted).with_batch_size(4096).build().map_err(|e| e.to_string())?;
-        for batch in batches {
-            batch.map_err(|e| e.to_string()).and_then(|batch| self.batch(&batch)).map_err(|why| {
-                let read = (self.rows - before.0) + (self.gaps - before.1);
-                format!("{why}; {read} rows before that were read")
-            })?;
+        let mut batches = surviving(|| builder.with_row_groups(wanted).with_batch_size(4096).build())?;
+        loop {
+            let batch = surviving(|| batches.next().transpose());
+            let read = batch.and_then(|batch| batch.map(|batch| self.batch(&batch)).transpose());
+            match read {
+                Ok(Some(())) => {}
+                Ok(None) => return Ok(()),
+                Err(why) => {
+                    let read = (self.rows - before.0) + (self.gaps - before.1);
+                    return Err(format!("{why}; {read} rows before that were read"));
+                }
+            }
         }
-        Ok(())
     }
 
     fn batch(&mut self, batch: &RecordBatch) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! interrupted is simply done again.
 
 use crate::{
-    Error,
+    Error, VERSION, VERSION_KEY,
     disk::{self, HOUR, Output, Place},
     schema, wal,
 };
@@ -16,10 +16,10 @@ use arrow::{
 };
 use model::record::UnixNanos;
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
-    file::properties::WriterProperties,
+    file::{metadata::KeyValue, properties::WriterProperties},
     schema::types::ColumnPath,
 };
 use std::{
@@ -60,8 +60,8 @@ impl From<Error> for Failure {
 /// left, and the write-ahead file is as it was.
 pub(crate) fn finish(place: &Place, id: &str, wal: &File, whole: u64) -> Result<Finished, Failure> {
     let mut parts = Parts { place, id, open: BTreeMap::new(), next: 0, finished: Finished::default() };
-    for batch in wal::batches(wal, whole).map_err(|e| Failure::Unreadable(e.to_string()))? {
-        parts.add(&batch.map_err(|e| Failure::Unreadable(e.to_string()))?)?;
+    for batch in wal::batches(wal, whole).map_err(Failure::Unreadable)? {
+        parts.add(&batch.map_err(Failure::Unreadable)?)?;
     }
     Ok(parts.close_all()?)
 }
@@ -154,7 +154,9 @@ impl Part {
         let (beside, name) = (folder.join(format!(".{file}.tmp")), folder.join(file));
         let output = Output::create(&beside, &place.room).map_err(|e| Error::write("write the segment", &beside, e))?;
         let mut part = Self { beside, name, writer: None };
-        let writer = ArrowWriter::try_new(output, schema(), Some(properties())).map_err(|e| part.error(e))?;
+        // Without Arrow's own copy of the schema: the columns say it all, and a damaged copy makes readers panic.
+        let options = ArrowWriterOptions::new().with_properties(properties()).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(output, schema(), options).map_err(|e| part.error(e))?;
         part.writer = Some(writer);
         Ok(part)
     }
@@ -193,6 +195,7 @@ impl Drop for Part {
 fn properties() -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
+        .set_key_value_metadata(Some(vec![KeyValue::new(VERSION_KEY.to_owned(), VERSION.to_owned())]))
         .set_created_by(concat!("podfence ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_max_row_group_row_count(Some(1 << 17));
     for time in ["start_ns", "end_ns", "flow_start_ns"] {

@@ -4,6 +4,7 @@
 //! moment. So it is measured first, message by message, and only what is whole is decoded: a torn tail is
 //! neither an error nor forgotten.
 
+use crate::error::surviving;
 use arrow::{
     error::ArrowError,
     ipc::{
@@ -123,7 +124,8 @@ fn filled(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 pub(crate) fn batches<R: Read + Seek>(
     mut stream: R,
     whole: u64,
-) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
-    stream.seek(SeekFrom::Start(0))?;
-    StreamReader::try_new(BufReader::new(stream.take(whole)), None)
+) -> Result<impl Iterator<Item = Result<RecordBatch, String>>, String> {
+    stream.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
+    let mut reader = surviving(|| StreamReader::try_new(BufReader::new(stream.take(whole)), None))?;
+    Ok(std::iter::from_fn(move || surviving(|| reader.next().transpose()).transpose()))
 }

@@ -8,7 +8,7 @@ use crate::{
     Error, Removed, Row,
     disk::{self, Output, Place, Room},
     encode,
-    list::wal_name,
+    list::{Listing, list_segments, wal_name},
     retention,
     segment::{self, Failure, Finished},
     wal::{self, Encoder},
@@ -65,8 +65,8 @@ pub struct Counts {
 pub struct Writer {
     place: Place,
     options: Options,
-    /// First part of the ids of this writer's write-ahead files.
-    opened: UnixNanos,
+    /// First part of the ids of this writer's write-ahead files, its own alone on this node.
+    opened: u64,
     sequence: u32,
     now: UnixNanos,
     retained: UnixNanos,
@@ -109,7 +109,7 @@ impl Writer {
         let mut writer = Self {
             place,
             options,
-            opened: now,
+            opened: 0,
             sequence: 0,
             now,
             retained: now,
@@ -119,6 +119,7 @@ impl Writer {
             counts: Counts::default(),
         };
         writer.recover()?;
+        writer.opened = writer.last_opened()?.saturating_add(1).max(u64::try_from(now).unwrap_or_default());
         writer.log = Some(writer.new_wal()?);
         Ok(writer)
     }
@@ -302,17 +303,33 @@ impl Writer {
         loop {
             let id = format!("{:016x}{:08x}", self.opened, self.sequence);
             let path = self.place.wal(&id);
-            self.sequence = self.sequence.wrapping_add(1);
             let output = match Output::create_new(&path, &self.place.room) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    // Another writer opened at the same moment.
+                    self.opened = self.opened.wrapping_add(1);
+                    continue;
+                }
                 created => created.map_err(|e| Error::write("write", &path, e))?,
             };
+            self.sequence = self.sequence.wrapping_add(1);
             if output.lock().is_err() {
                 continue; // A writer that opens at this moment took it for a dead one's, and removes it.
             }
             let encoder = Encoder::new().map_err(|e| Error::Encode { path: path.clone(), why: e.to_string() })?;
             return Ok(Wal { id, path, output, encoder, whole: 0, rows: 0, since: self.now, stuck: false });
         }
+    }
+
+    /// The largest first part of an id in this node's log: ids are never used twice, or rows would hide behind others.
+    fn last_opened(&self) -> Result<u64, Error> {
+        let folder = self.place.cluster_folder();
+        let names = disk::names(&folder).map_err(|e| Error::write("read the folder", &folder, e))?;
+        let wals = names.iter().filter_map(|(name, _)| wal_name(name)).map(|(_, id)| id.to_owned());
+        let mut listing = Listing::default();
+        list_segments(&folder, &self.place.cluster, &mut listing);
+        let segments = listing.segments.iter().filter_map(|segment| segment::id_of(&segment.path)).map(str::to_owned);
+        let opened = |id: String| u64::from_str_radix(id.get(..16)?, 16).ok();
+        Ok(wals.chain(segments).filter_map(opened).max().unwrap_or_default())
     }
 
     /// Finishes what dead writers of this node left.
@@ -363,3 +380,6 @@ impl Writer {
 fn gap_of(place: &Place, reason: &str, start: UnixNanos, end: UnixNanos, lost: u64) -> Gap {
     Gap { start, end, node: Arc::from(place.node.as_str()), reason: reason.into(), lost }
 }
+
+#[cfg(test)]
+mod tests;

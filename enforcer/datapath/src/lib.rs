@@ -1,2 +1,28 @@
-//! Loads, attaches and publishes; reads events and counters.
+//! The kernel program as user space sees it: found links, loaded program, attached hooks, published
+//! tables, events and counters read.
+//!
+//! `unsafe` stands in [`system`] alone: one mapping and three system calls that no library offers.
 
+mod attach;
+mod connections;
+mod discover;
+mod epochs;
+mod error;
+mod events;
+mod load;
+mod netlink;
+mod system;
+mod tables;
+
+pub use attach::{Attachment, Hooks};
+pub use connections::{Counted, Ended, Sweep, SweptEntry, Why};
+pub use discover::{Bindings, Found, Link, Uncovered, WhyUncovered, bind, discover};
+pub use error::Error;
+pub use events::{Counter, Counters};
+pub use load::{Datapath, Options, UnknownPod};
+pub use netlink::{Changed, LinkChanges};
+pub use system::monotonic_coarse;
+pub use tables::{Published, Tables};
+
+/// The kernel program, as the build script built it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KERNEL_OBJECT"));

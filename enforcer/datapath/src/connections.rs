@@ -1,0 +1,248 @@
+//! Sweeping the connection table: what entries counted since the last time, and which are over.
+//!
+//! Always holds (law 7): for each entry, the differences handed out add up to what it counted, its
+//! last ones included, for an entry is taken out and read in one step. What goes inside the kernel
+//! comes as an event; what went without one is reported as lost.
+
+use crate::{Error, Tables, load::take_map, system};
+use aya::{
+    Ebpf,
+    maps::{HashMap, IterableMap, Map, MapData, MapError},
+};
+use std::{
+    collections::{HashMap as Known, HashSet},
+    os::fd::AsFd,
+};
+use verdict::{
+    State,
+    abi::{ConnectionKey, ConnectionRecord, Event, Nanos, connection_parts, maps, word},
+    lifetime,
+};
+
+/// BPF_NOEXIST: an entry that the kernel made meanwhile stays.
+const NO_EXIST: u64 = 1;
+
+/// Packets and bytes of one entry between two looks; "in" is towards the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counted {
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+}
+
+impl Counted {
+    /// All an entry has counted.
+    pub fn of(record: &ConnectionRecord) -> Self {
+        Self {
+            packets_in: record[word::PACKETS_IN],
+            bytes_in: record[word::BYTES_IN],
+            packets_out: record[word::PACKETS_OUT],
+            bytes_out: record[word::BYTES_OUT],
+        }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            packets_in: self.packets_in.saturating_sub(before.packets_in),
+            bytes_in: self.bytes_in.saturating_sub(before.bytes_in),
+            packets_out: self.packets_out.saturating_sub(before.packets_out),
+            bytes_out: self.bytes_out.saturating_sub(before.bytes_out),
+        }
+    }
+
+    /// Packets both ways.
+    pub fn packets(&self) -> u64 {
+        self.packets_in + self.packets_out
+    }
+}
+
+/// Why an entry is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing for its lifetime.
+    Expired,
+    /// Its endpoint is gone.
+    EndpointGone,
+    /// The agent stops.
+    Stopped,
+    /// Replaced or removed inside the kernel.
+    InKernel,
+}
+
+/// Whether an entry goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It does.
+    No,
+    /// It is over; these were its last counters.
+    Yes(Why),
+}
+
+/// What one entry did since the last look.
+#[derive(Clone, Copy, Debug)]
+pub struct SweptEntry {
+    /// Its key.
+    pub key: ConnectionKey,
+    /// Its words now.
+    pub record: ConnectionRecord,
+    /// What it counted since the last look.
+    pub counted: Counted,
+    /// Last packet before this look's ones; 0: this is the first look.
+    pub seen_before: Nanos,
+    /// Its state word at the last look; 0: this is the first.
+    pub state_before: u64,
+    /// Whether it goes on.
+    pub ended: Ended,
+}
+
+/// The connection table and what of it was handed out.
+pub struct Sweep {
+    connections: HashMap<MapData, ConnectionKey, ConnectionRecord>,
+    known: Known<(ConnectionKey, Nanos), Seen>,
+    round: u64,
+    /// Entries that went without a word: their last counters are lost.
+    pub lost_entries: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    counted: Counted,
+    last_seen: Nanos,
+    state: u64,
+    round: u64,
+}
+
+impl Sweep {
+    pub(crate) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let connections = take_map(ebpf, maps::CONNECTIONS)?;
+        Ok(Self { connections, known: Known::new(), round: 0, lost_entries: 0 })
+    }
+
+    /// The entry under a key now.
+    pub fn entry(&self, key: &ConnectionKey) -> Result<Option<ConnectionRecord>, Error> {
+        match self.connections.get(key, 0) {
+            Ok(record) => Ok(Some(record)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(e) => Err(Error::table("read", maps::CONNECTIONS)(e)),
+        }
+    }
+
+    /// Looks at every entry: what it counted since the last look. Takes out what is over at `now`.
+    pub fn sweep(&mut self, tables: &mut Tables, now: Nanos) -> Result<Vec<SweptEntry>, Error> {
+        self.look(tables, |sweep_tables, key, record| over(sweep_tables, key, record, now))
+    }
+
+    /// Takes out every entry: the agent stops, and hooks are detached.
+    pub fn drain(&mut self, tables: &mut Tables) -> Result<Vec<SweptEntry>, Error> {
+        self.look(tables, |_, _, _| Ended::Yes(Why::Stopped))
+    }
+
+    /// The last counters of an entry that went inside the kernel, as its event says.
+    pub fn ended(&mut self, event: &Event, key: ConnectionKey) -> SweptEntry {
+        let seen = self.known.remove(&(key, event.connection[word::STARTED]));
+        swept(key, event.connection, seen, Ended::Yes(Why::InKernel))
+    }
+
+    fn look(
+        &mut self,
+        tables: &mut Tables,
+        over: impl Fn(&Tables, &ConnectionKey, &ConnectionRecord) -> Ended,
+    ) -> Result<Vec<SweptEntry>, Error> {
+        self.round += 1;
+        let mut found = Vec::new();
+        // A table that changes meanwhile may show a key twice, or begin again: each key once, and
+        // never more steps than a full table has.
+        let mut looked_at = HashSet::new();
+        for entry in self.connections.iter().take(1 << 21) {
+            match entry {
+                Ok((key, record)) if looked_at.insert(key) => found.push((key, record)),
+                Ok(_) | Err(MapError::KeyNotFound) => {}
+                Err(e) => return Err(Error::table("read", maps::CONNECTIONS)(e)),
+            }
+        }
+        let mut swept = Vec::new();
+        for (key, record) in found {
+            match over(tables, &key, &record) {
+                Ended::No => swept.extend(self.goes_on(key, record)),
+                Ended::Yes(why) => {
+                    let fate = |record: &ConnectionRecord| over(tables, &key, record);
+                    if let Some(entry) = self.take(&key, why, fate)? {
+                        let share = State(entry.record[word::STATE]).share();
+                        tables.give_back(connection_parts(&key).endpoint, share)?;
+                        swept.push(entry);
+                    }
+                }
+            }
+        }
+        self.forget();
+        Ok(swept)
+    }
+
+    fn goes_on(&mut self, key: ConnectionKey, record: ConnectionRecord) -> Option<SweptEntry> {
+        let counted = Counted::of(&record);
+        let seen = Seen { counted, last_seen: record[word::LAST_SEEN], state: record[word::STATE], round: self.round };
+        let before = self.known.insert((key, record[word::STARTED]), seen);
+        let entry = swept(key, record, before, Ended::No);
+        (entry.counted != Counted::default() || entry.state_before != entry.record[word::STATE]).then_some(entry)
+    }
+
+    /// Takes an entry out, unless packets came meanwhile that keep it.
+    fn take(
+        &mut self,
+        key: &ConnectionKey,
+        why: Why,
+        over: impl Fn(&ConnectionRecord) -> Ended,
+    ) -> Result<Option<SweptEntry>, Error> {
+        let fd = IterableMap::map(&self.connections).fd();
+        let taken = system::take::<3, 9>(fd.as_fd(), key)
+            .map_err(|source| Error::System { doing: "take an entry out of the connection table", source })?;
+        let Some(record) = taken else { return Ok(None) };
+        if over(&record) == Ended::No && self.connections.insert(key, record, NO_EXIST).is_ok() {
+            return Ok(None);
+        }
+        let seen = self.known.remove(&(*key, record[word::STARTED]));
+        Ok(Some(swept(*key, record, seen, Ended::Yes(why))))
+    }
+
+    /// Forgets entries that were not met twice running and of which no event came.
+    fn forget(&mut self) {
+        let before = self.known.len();
+        let round = self.round;
+        self.known.retain(|_, seen| seen.round + 2 > round);
+        self.lost_entries += (before - self.known.len()) as u64;
+    }
+}
+
+fn swept(key: ConnectionKey, record: ConnectionRecord, seen: Option<Seen>, ended: Ended) -> SweptEntry {
+    let all = Counted::of(&record);
+    let counted = seen.map_or(all, |seen| all.since(&seen.counted));
+    SweptEntry {
+        key,
+        record,
+        counted,
+        seen_before: seen.map_or(0, |seen| seen.last_seen),
+        state_before: seen.map_or(0, |seen| seen.state),
+        ended,
+    }
+}
+
+/// Whether an entry is over.
+fn over(tables: &Tables, key: &ConnectionKey, record: &ConnectionRecord, now: Nanos) -> Ended {
+    let parts = connection_parts(key);
+    if !tables.places().contains_key(&parts.endpoint) {
+        return Ended::Yes(Why::EndpointGone);
+    }
+    let idle = now.saturating_sub(record[word::LAST_SEEN]);
+    let phase = State(record[word::STATE]).phase();
+    if idle > lifetime(phase, parts.protocol) { Ended::Yes(Why::Expired) } else { Ended::No }
+}
+
+/// The data behind a map of any type.
+pub(crate) fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) => Some(data),
+        _ => None,
+    }
+}

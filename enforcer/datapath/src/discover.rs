@@ -1,0 +1,387 @@
+//! Which link leads to which pod, asked of the kernel alone: no container runtime, no setns.
+//!
+//! A veth names its peer's namespace (IFLA_LINK_NETNSID), and an address dump with IFA_TARGET_NETNSID
+//! lists that namespace's addresses. Such a list only proposes, for a pod may give itself any address:
+//! a binding needs an address of the pod's status, on the peer interface itself, and, where the node
+//! routes that address to a link of its own, the route must lead to this link.
+
+use crate::{Error, netlink::Route};
+use flow::Address;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// The host side of a veth whose peer is in another namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Interface name.
+    pub name: Arc<str>,
+    /// The peer's network namespace, as an id in this one.
+    pub netns_id: i32,
+    /// The peer interface's index there.
+    pub peer_ifindex: u32,
+    /// Addresses of the peer interface itself, link-local apart.
+    pub addresses: BTreeSet<Address>,
+    /// The peer interface's link-local address; zero when it has none.
+    pub link_local: Address,
+}
+
+/// A link that leads to no pod, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncovered {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Interface name.
+    pub name: Arc<str>,
+    /// Why.
+    pub why: WhyUncovered,
+}
+
+/// Why a link, or a pod, is not covered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhyUncovered {
+    /// A kind of link that is not watched, though its peer is in another namespace.
+    NotAVeth {
+        /// Its kind.
+        kind: String,
+    },
+    /// None of the addresses on the peer interface is a pod's of this node.
+    UnknownPod,
+    /// Its peer claims the address of a pod that another link leads to already.
+    ClaimedTwice {
+        /// That link.
+        by: Arc<str>,
+    },
+    /// Its peer claims addresses of several pods that no other link leads to.
+    ClaimsSeveral {
+        /// How many pods.
+        pods: usize,
+    },
+    /// The node routes the address to another link.
+    RoutedElsewhere {
+        /// The address.
+        address: Address,
+        /// The interface index that the route names.
+        to: u32,
+    },
+}
+
+impl fmt::Display for WhyUncovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAVeth { kind } => write!(f, "a {kind} link, and only veths are covered"),
+            Self::UnknownPod => write!(f, "no address on its peer is a known pod's"),
+            Self::ClaimedTwice { by } => write!(f, "its peer claims an address of the pod behind {by}"),
+            Self::ClaimsSeveral { pods } => write!(f, "its peer claims addresses of {pods} pods"),
+            Self::RoutedElsewhere { address, to } => {
+                write!(f, "its peer claims {address}, which the node routes to interface {to}")
+            }
+        }
+    }
+}
+
+/// What was found in a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Veths to other namespaces, by interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Links of other kinds to other namespaces.
+    pub others: Vec<Uncovered>,
+    /// Routes of the node to single addresses: address -> interface index.
+    pub host_routes: BTreeMap<Address, u32>,
+}
+
+/// Looks at the caller's network namespace.
+pub fn discover() -> Result<Found, Error> {
+    let mut route = Route::open()?;
+    let mut found = Found::default();
+    let mut request = LinkMessage::default();
+    request.header.interface_family = AddressFamily::Unspec;
+    for answer in route.dump("list links", &RouteNetlinkMessage::GetLink(request))? {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            read_link(&mut found, &message);
+        }
+    }
+    let namespaces: BTreeSet<i32> = found.links.values().map(|link| link.netns_id).collect();
+    for netns_id in namespaces {
+        // A namespace that goes at this moment answers with an error: its links go too.
+        let Ok(addresses) = addresses(&mut route, netns_id) else { continue };
+        for (ifindex, address) in addresses {
+            let led_to = |link: &&mut Link| link.netns_id == netns_id && link.peer_ifindex == ifindex;
+            for link in found.links.values_mut().filter(led_to) {
+                if address.is_v6_link_local() {
+                    link.link_local = address;
+                } else {
+                    link.addresses.insert(address);
+                }
+            }
+        }
+    }
+    found.host_routes = host_routes(&mut route)?;
+    Ok(found)
+}
+
+fn read_link(found: &mut Found, message: &LinkMessage) {
+    let (mut name, mut kind, mut netns_id, mut peer) = (String::new(), None, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name.clone_from(value),
+            LinkAttribute::LinkNetNsId(value) => netns_id = Some(*value),
+            LinkAttribute::Link(value) => peer = *value,
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos
+                    .iter()
+                    .find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind.clone()) } else { None });
+            }
+            _ => {}
+        }
+    }
+    // No namespace id: the peer is in this namespace, or there is none.
+    let (Some(netns_id), Some(kind)) = (netns_id.filter(|id| *id >= 0), kind) else { return };
+    let (ifindex, name) = (message.header.index, Arc::from(name));
+    if matches!(kind, InfoKind::Veth) {
+        let link = Link {
+            ifindex,
+            name,
+            netns_id,
+            peer_ifindex: peer,
+            addresses: BTreeSet::new(),
+            link_local: Address::default(),
+        };
+        found.links.insert(ifindex, link);
+    } else if message.header.flags.contains(LinkFlags::Up) {
+        found.others.push(Uncovered { ifindex, name, why: WhyUncovered::NotAVeth { kind: kind.to_string() } });
+    }
+}
+
+/// (interface index, address) of a namespace.
+fn addresses(route: &mut Route, netns_id: i32) -> Result<Vec<(u32, Address)>, Error> {
+    let mut request = AddressMessage::default();
+    request.header.family = AddressFamily::Unspec;
+    request.attributes.push(AddressAttribute::TargetNetNsId(netns_id));
+    let answers = route.dump("list a pod's addresses", &RouteNetlinkMessage::GetAddress(request))?;
+    let mut addresses = Vec::new();
+    for answer in answers {
+        let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
+        // Where the kernel did not honour the request, the answer is about another namespace.
+        if !message.attributes.contains(&AddressAttribute::TargetNetNsId(netns_id)) {
+            continue;
+        }
+        // Of a point-to-point address, the local one is the interface's own.
+        let local =
+            message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+        let plain = message
+            .attributes
+            .iter()
+            .find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+        if let Some(ip) = local.or(plain) {
+            addresses.push((message.header.index, Address::from(ip)));
+        }
+    }
+    Ok(addresses)
+}
+
+/// The node's routes to single addresses, in its main table.
+fn host_routes(route: &mut Route) -> Result<BTreeMap<Address, u32>, Error> {
+    const MAIN: u8 = 254;
+    let mut routes = BTreeMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for answer in route.dump("list routes", &RouteNetlinkMessage::GetRoute(request))? {
+            let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
+            let whole = if family == AddressFamily::Inet { 32 } else { 128 };
+            if message.header.table != MAIN || message.header.destination_prefix_length != whole {
+                continue;
+            }
+            let (mut to, mut through) = (None, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(ip)) => to = Some(IpAddr::from(*ip)),
+                    RouteAttribute::Destination(RouteAddress::Inet6(ip)) => to = Some(IpAddr::from(*ip)),
+                    RouteAttribute::Oif(index) => through = Some(*index),
+                    _ => {}
+                }
+            }
+            if let (Some(to), Some(through)) = (to, through) {
+                routes.insert(Address::from(to), through);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+/// Which links lead to which pods, and which to none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Pod UID -> its link.
+    pub bound: BTreeMap<Arc<str>, Link>,
+    /// Links that lead to no pod of this node.
+    pub uncovered: Vec<Uncovered>,
+    /// Pods that no link leads to.
+    pub pods_without_link: Vec<Arc<str>>,
+}
+
+/// Binds links to pods, given by UID with the addresses in their status. `before` keeps a pod with
+/// the link that leads to it already: of two claimants the later is bound to no pod.
+pub fn bind<'a>(
+    found: &Found,
+    pods: impl Iterator<Item = (&'a Arc<str>, &'a [Address])>,
+    before: &BTreeMap<Arc<str>, u32>,
+) -> Bindings {
+    let mut owners: BTreeMap<Address, &Arc<str>> = BTreeMap::new();
+    let mut without: BTreeSet<&Arc<str>> = BTreeSet::new();
+    for (uid, addresses) in pods {
+        without.insert(uid);
+        let used = addresses.iter().filter(|address| **address != Address::default());
+        used.for_each(|address| {
+            owners.insert(*address, uid);
+        });
+    }
+    let had: BTreeMap<u32, &Arc<str>> = before.iter().map(|(uid, ifindex)| (*ifindex, uid)).collect();
+    let mut claims: Vec<(&Link, Result<BTreeSet<&Arc<str>>, WhyUncovered>)> =
+        found.links.values().map(|link| (link, claims(found, link, &owners))).collect();
+    // Bound already comes first, then who claims one pod only; interface indices grow, so the smaller
+    // one is the older link.
+    claims.sort_by_key(|(link, pods)| {
+        let several = pods.as_ref().map_or(0, |pods| pods.len()) > 1;
+        (!had.contains_key(&link.ifindex), several, link.ifindex)
+    });
+    let mut bindings = Bindings { uncovered: found.others.clone(), ..Bindings::default() };
+    for (link, pods) in claims {
+        let had = had.get(&link.ifindex).copied();
+        match pods.and_then(|pods| choose(&pods, had, &bindings.bound)) {
+            Ok(uid) => {
+                without.remove(uid);
+                bindings.bound.insert(uid.clone(), link.clone());
+            }
+            Err(why) => {
+                bindings.uncovered.push(Uncovered { ifindex: link.ifindex, name: link.name.clone(), why });
+            }
+        }
+    }
+    bindings.uncovered.sort_by_key(|uncovered| uncovered.ifindex);
+    bindings.pods_without_link = without.into_iter().cloned().collect();
+    bindings
+}
+
+/// The pods whose addresses a link's peer has, where the node's routes do not say otherwise.
+fn claims<'a>(
+    found: &Found,
+    link: &Link,
+    owners: &BTreeMap<Address, &'a Arc<str>>,
+) -> Result<BTreeSet<&'a Arc<str>>, WhyUncovered> {
+    let mut pods = BTreeSet::new();
+    let mut refused = WhyUncovered::UnknownPod;
+    for address in &link.addresses {
+        let Some(uid) = owners.get(address) else { continue };
+        match found.host_routes.get(address) {
+            Some(to) if *to != link.ifindex => {
+                refused = WhyUncovered::RoutedElsewhere { address: *address, to: *to };
+            }
+            _ => {
+                pods.insert(*uid);
+            }
+        }
+    }
+    if pods.is_empty() { Err(refused) } else { Ok(pods) }
+}
+
+/// The one pod that a link leads to, among those it claims.
+fn choose<'a>(
+    pods: &BTreeSet<&'a Arc<str>>,
+    had: Option<&Arc<str>>,
+    bound: &BTreeMap<Arc<str>, Link>,
+) -> Result<&'a Arc<str>, WhyUncovered> {
+    if let Some(uid) = pods.iter().find(|uid| Some(**uid) == had) {
+        return Ok(uid);
+    }
+    let free: Vec<&Arc<str>> = pods.iter().copied().filter(|uid| !bound.contains_key(*uid)).collect();
+    match (free.as_slice(), pods.iter().find_map(|uid| bound.get(*uid))) {
+        ([uid], _) => Ok(uid),
+        ([], Some(other)) => Err(WhyUncovered::ClaimedTwice { by: other.name.clone() }),
+        _ => Err(WhyUncovered::ClaimsSeveral { pods: free.len() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(ifindex: u32, addresses: &[[u8; 4]]) -> Link {
+        Link {
+            ifindex,
+            name: format!("veth{ifindex}").into(),
+            netns_id: ifindex as i32,
+            peer_ifindex: 2,
+            addresses: addresses.iter().map(|octets| Address::v4(*octets)).collect(),
+            link_local: Address::default(),
+        }
+    }
+
+    fn found(links: &[Link]) -> Found {
+        Found { links: links.iter().map(|link| (link.ifindex, link.clone())).collect(), ..Found::default() }
+    }
+
+    const A: [u8; 4] = [10, 0, 0, 1];
+    const B: [u8; 4] = [10, 0, 0, 2];
+
+    fn pods() -> Vec<(Arc<str>, Vec<Address>)> {
+        vec![("a".into(), vec![Address::v4(A)]), ("b".into(), vec![Address::v4(B), Address::default()])]
+    }
+
+    fn bound(found: &Found, before: &[(&str, u32)]) -> Bindings {
+        let pods = pods();
+        let before = before.iter().map(|(uid, ifindex)| (Arc::from(*uid), *ifindex)).collect();
+        bind(found, pods.iter().map(|(uid, addresses)| (uid, &addresses[..])), &before)
+    }
+
+    #[test]
+    fn a_pod_is_bound_by_the_address_in_its_status() {
+        let made = bound(&found(&[link(7, &[A]), link(8, &[[10, 9, 9, 9]])]), &[]);
+        assert_eq!(made.bound["a"].ifindex, 7);
+        assert_eq!(made.uncovered[0].why, WhyUncovered::UnknownPod);
+        assert_eq!(made.pods_without_link, ["b".into()]);
+    }
+
+    #[test]
+    fn of_two_claimants_the_later_link_is_bound_to_no_pod() {
+        let both = found(&[link(7, &[A]), link(8, &[A])]);
+        let made = bound(&both, &[]);
+        assert_eq!(made.bound["a"].ifindex, 7);
+        assert_eq!(made.uncovered[0].why, WhyUncovered::ClaimedTwice { by: "veth7".into() });
+        // The one that is bound already stays, whatever its index.
+        assert_eq!(bound(&both, &[("a", 8)]).bound["a"].ifindex, 8);
+    }
+
+    #[test]
+    fn a_pod_that_gives_itself_another_pods_address_keeps_its_own_link_only() {
+        for (mine, other) in [(A, B), (B, A)] {
+            let made = bound(&found(&[link(7, &[mine, other]), link(8, &[other])]), &[]);
+            let (me, them) = if mine == A { ("a", "b") } else { ("b", "a") };
+            assert_eq!((made.bound[me].ifindex, made.bound[them].ifindex), (7, 8));
+            assert!(made.uncovered.is_empty());
+        }
+        let alone = bound(&found(&[link(7, &[A, B])]), &[]);
+        assert_eq!(alone.uncovered[0].why, WhyUncovered::ClaimsSeveral { pods: 2 });
+    }
+
+    #[test]
+    fn the_nodes_route_to_an_address_must_lead_to_the_link() {
+        let mut routed = found(&[link(7, &[A])]);
+        routed.host_routes.insert(Address::v4(A), 9);
+        let made = bound(&routed, &[]);
+        assert_eq!(made.uncovered[0].why, WhyUncovered::RoutedElsewhere { address: Address::v4(A), to: 9 });
+    }
+}

@@ -1,0 +1,229 @@
+//! The program loaded, with its maps; the one thing an agent holds.
+
+use crate::{
+    Counters, Error, Hooks, Link, Published, Sweep, Tables,
+    attach::{program, program_mut},
+    events::drain,
+};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::SchedClassifier,
+};
+use compile::Plan;
+use flow::Direction;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use verdict::{
+    Limits, Sockets,
+    abi::{self, CounterRecord, Event, Nanos, maps},
+};
+
+/// What packets of a veth get whose pod is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UnknownPod {
+    /// They pass, counted.
+    #[default]
+    Pass,
+    /// They are denied.
+    Deny,
+}
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A folder on a bpffs for pins, of this network namespace alone; what is pinned lies under a layout
+    /// version in it. `None`: nothing is pinned, and all of it ends with the process.
+    pub bpffs: Option<PathBuf>,
+    /// What packets of unknown pods get.
+    pub unknown_pod: UnknownPod,
+    /// Entries an endpoint may hold.
+    pub limits: Limits,
+    /// Events a CPU may make in a tenth of a second.
+    pub events: u64,
+    /// Entries the connection table holds; `None`: as the object says.
+    pub connections: Option<u32>,
+    /// `Some`: time and sockets come from [`Datapath::set_test`] (test runs).
+    pub test: Option<TestInput>,
+}
+
+/// What a test run reads instead of the clock and the pod's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TestInput {
+    pub now: Nanos,
+    pub sockets: Sockets,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bpffs: None,
+            unknown_pod: UnknownPod::default(),
+            limits: Limits { half_open: 4096, established: 65_536, tombstones: 4096 },
+            events: 2000,
+            connections: None,
+            test: None,
+        }
+    }
+}
+
+/// The kernel program with its tables and hooks. Dropping it detaches and removes the pins.
+pub struct Datapath {
+    ebpf: Ebpf,
+    hooks: Hooks,
+    tables: Tables,
+    sweep: Sweep,
+    counters: PerCpuArray<MapData, CounterRecord>,
+    ring: RingBuf<MapData>,
+    test: Array<MapData, [u64; 2]>,
+    /// Events that named nothing.
+    pub unreadable_events: u64,
+    pins: Option<PathBuf>,
+}
+
+impl Datapath {
+    /// Loads the program that the build script built.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        Self::load_object(crate::OBJECT, options)
+    }
+
+    /// Loads another object of the same layout.
+    pub fn load_object(object: &[u8], options: &Options) -> Result<Self, Error> {
+        let globals: [(&'static str, u64); 6] = [
+            (abi::TEST_GLOBAL, u64::from(options.test.is_some())),
+            (abi::UNKNOWN_POD_GLOBAL, u64::from(options.unknown_pod == UnknownPod::Pass)),
+            (abi::HALF_OPEN_GLOBAL, options.limits.half_open),
+            (abi::ESTABLISHED_GLOBAL, options.limits.established),
+            (abi::TOMBSTONE_GLOBAL, options.limits.tombstones),
+            (abi::EVENT_GLOBAL, options.events),
+        ];
+        let mut loader = EbpfLoader::new();
+        for (name, value) in &globals {
+            loader.override_global(name, value, true);
+        }
+        if let Some(entries) = options.connections {
+            loader.map_max_entries(maps::CONNECTIONS, entries);
+        }
+        let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
+        for name in [abi::TO_POD, abi::FROM_POD] {
+            program_mut(&mut ebpf, name)?.load().map_err(|e| Error::Load(Box::new(e)))?;
+        }
+        let pins = options.bpffs.as_deref().map(|bpffs| bpffs.join(format!("v{}", abi::LAYOUT)));
+        if let Some(pins) = &pins {
+            let failed = |e| Error::Pin { doing: "make the folder", path: pins.clone(), source: Box::new(e) };
+            std::fs::create_dir_all(pins).map_err(failed)?;
+        }
+        let hooks = Hooks::new(&ebpf, pins.as_deref())?;
+        let epochs = pins.as_deref().map(|pins| pins.join("epochs"));
+        let tables = Tables::of(&mut ebpf, epochs.as_deref())?;
+        let mut datapath = Self {
+            sweep: Sweep::of(&mut ebpf)?,
+            counters: take_map(&mut ebpf, maps::COUNTERS)?,
+            ring: take_map(&mut ebpf, maps::EVENTS)?,
+            test: take_map(&mut ebpf, maps::TEST)?,
+            unreadable_events: 0,
+            hooks,
+            tables,
+            ebpf,
+            pins,
+        };
+        if let Some(input) = options.test {
+            datapath.set_test(input)?;
+        }
+        Ok(datapath)
+    }
+
+    /// The program of a direction, for test runs and its figures.
+    pub fn program(&self, direction: Direction) -> Result<&SchedClassifier, Error> {
+        program(&self.ebpf, if direction == Direction::Inbound { abi::TO_POD } else { abi::FROM_POD })
+    }
+
+    /// The tables, for tests that write them entry by entry.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// What is attached, and how.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// What test runs read instead of the clock and the pod's sockets.
+    pub fn set_test(&mut self, input: TestInput) -> Result<(), Error> {
+        self.test.set(0, [input.now, input.sockets as u64], 0).map_err(Error::table("write", maps::TEST))
+    }
+
+    /// Carries a plan out, then attaches to the links of the pods it covers, by UID, and detaches from
+    /// links that lead to no pod any more. A link that went meanwhile is reported, not an error.
+    pub fn publish(&mut self, plan: &Plan, links: &BTreeMap<Arc<str>, Link>) -> Result<Published, Error> {
+        let mut published = self.tables.publish(plan, links)?;
+        let wanted: BTreeMap<u32, &Link> =
+            plan.table.endpoints.keys().filter_map(|uid| links.get(uid)).map(|link| (link.ifindex, link)).collect();
+        for (ifindex, link) in &wanted {
+            if let Err(error) = self.hooks.attach(&mut self.ebpf, link) {
+                tracing::warn!(%error, "not attached");
+                published.not_attached.push((*ifindex, error));
+            }
+        }
+        for ifindex in self.hooks.attached() {
+            if !wanted.contains_key(&ifindex) {
+                self.hooks.detach(ifindex);
+            }
+        }
+        self.hooks.prune()?;
+        Ok(published)
+    }
+
+    /// Attaches to links whatever their pod: what is not known gets the node's setting.
+    pub fn attach(&mut self, link: &Link) -> Result<(), Error> {
+        self.hooks.attach(&mut self.ebpf, link)
+    }
+
+    /// The counters now.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        Counters::read(&self.counters)
+    }
+
+    /// Events that wait, at most `limit`.
+    pub fn events(&mut self, limit: usize) -> Vec<Event> {
+        drain(&mut self.ring, limit, &mut self.unreadable_events)
+    }
+
+    /// The connection table, for sweeping.
+    pub fn sweep(&mut self) -> (&mut Sweep, &mut Tables) {
+        (&mut self.sweep, &mut self.tables)
+    }
+
+    /// Detaches everywhere and removes the pins; the tables can still be read.
+    pub fn detach(&mut self) {
+        self.hooks.detach_all();
+        if let Some(pins) = &self.pins {
+            // Not the counter of epochs: it outlives every agent. Folders go if nothing else is in them.
+            let _ = std::fs::remove_dir(pins.join("links"));
+        }
+    }
+
+    /// Where the pins lie.
+    pub fn pins(&self) -> Option<&Path> {
+        self.pins.as_deref()
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Takes a map out of the loaded object, as the type that reads it.
+pub(crate) fn take_map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::Object { what: "map", name })?;
+    T::try_from(map).map_err(Error::table("open", name))
+}

@@ -1,0 +1,155 @@
+//! The only `unsafe` of this crate: what no library offers.
+
+use crate::Error;
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use verdict::abi::Nanos;
+
+/// bpf(2) commands and attach types (include/uapi/linux/bpf.h).
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_TCX_INGRESS: u32 = 46;
+
+/// The clock of the kernel program (`bpf_ktime_get_coarse_ns`).
+#[expect(unsafe_code, reason = "nix offers clock_gettime with another feature only; one call needs none")]
+pub fn monotonic_coarse() -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writing, and the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// `bpf(2)` with an attribute of this layout.
+#[expect(unsafe_code, reason = "aya offers neither command")]
+fn bpf<T>(command: libc::c_long, attribute: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of the attribute, and writes only where pointers
+    // in it lead; callers make these from live exclusive references.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Takes an entry out of a hash map: what it held last, if it was there.
+pub(crate) fn take<const K: usize, const V: usize>(
+    map: BorrowedFd<'_>,
+    key: &[u64; K],
+) -> io::Result<Option<[u64; V]>> {
+    #[repr(C)]
+    struct Attribute {
+        map: u32,
+        _pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut value = [0u64; V];
+    let mut attribute = Attribute {
+        map: map.as_raw_fd() as u32,
+        _pad: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attribute) {
+        Ok(_) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether the kernel has TCX (6.6): asked with an interface that cannot exist, a kernel that knows
+/// the attach type misses the device, and an older one calls the argument invalid.
+pub(crate) fn has_tcx(program: BorrowedFd<'_>) -> io::Result<Tcx> {
+    #[repr(C)]
+    struct Attribute {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    let mut attribute = Attribute {
+        program: program.as_raw_fd() as u32,
+        ifindex: i32::MAX as u32,
+        attach_type: BPF_TCX_INGRESS,
+        flags: 0,
+        rest: [0; 4],
+    };
+    match bpf(BPF_LINK_CREATE, &mut attribute) {
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(Tcx::Available),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(Tcx::Missing),
+        Err(e) => Err(e),
+        Ok(fd) => {
+            drop(own(fd));
+            Ok(Tcx::Available)
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "a descriptor that bpf(2) returned has no owner yet")]
+fn own(fd: libc::c_long) -> std::os::fd::OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the descriptor was just created for us and nobody else has it.
+    unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// Whether the kernel has TCX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tcx {
+    Available,
+    Missing,
+}
+
+/// An array map of words mapped into memory: one store publishes.
+pub(crate) struct MappedWords {
+    base: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: shared memory of atomics; the mapping belongs to the process, not to a thread.
+#[expect(unsafe_code, reason = "a pointer to atomics may cross threads")]
+unsafe impl Send for MappedWords {}
+
+impl MappedWords {
+    /// Maps an array of `words` words; the kernel refuses where the map was not made for it.
+    #[expect(unsafe_code, reason = "mmap")]
+    pub(crate) fn new(map: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
+        let failed = || Error::System { doing: "map an array into memory", source: io::Error::last_os_error() };
+        // SAFETY: a new shared mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                words * 8,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(failed());
+        }
+        NonNull::new(base.cast()).map(|base| Self { base, words }).ok_or_else(failed)
+    }
+
+    /// Stores one word, after everything stored before.
+    #[expect(unsafe_code, reason = "a word of the mapping")]
+    pub(crate) fn store(&self, index: usize, word: u64) {
+        if index < self.words {
+            // SAFETY: the index lies in the mapping, which lives as long as `self`; every access to it,
+            // here and in the kernel, is to whole aligned words.
+            unsafe { self.base.add(index).as_ref() }.store(word, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for MappedWords {
+    #[expect(unsafe_code, reason = "munmap")]
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length and nobody holds a pointer into it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.words * 8) };
+    }
+}

@@ -1,0 +1,370 @@
+//! The kernel's tables, written through `verdict::abi` alone.
+
+use crate::{Error, Link, epochs::Epochs, load::take_map, system::MappedWords};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
+use compile::{Endpoint, EndpointChange, Limits, Plan, Prefix, Slot};
+use flow::Address;
+use std::{collections::BTreeMap, os::fd::AsFd, sync::Arc};
+use verdict::{
+    Mode, Share,
+    abi::{
+        self, EndpointRecord, GENERATION_BITS, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX, RuleKey, endpoint_word,
+        maps, port_key,
+    },
+};
+
+/// Words of an endpoint record.
+const RECORD_WORDS: usize = size_of::<EndpointRecord>() / 8;
+
+/// The tables of the loaded program.
+pub struct Tables {
+    links: HashMap<MapData, u32, u32>,
+    endpoints: Array<MapData, EndpointRecord>,
+    words: Option<MappedWords>,
+    generations: Array<MapData, GenerationRecord>,
+    identities: LpmTrie<MapData, [u8; 16], u32>,
+    nodes: HashMap<MapData, [u64; 2], u32>,
+    port_classes: LpmTrie<MapData, [u8; 8], u32>,
+    rules: HashMap<MapData, RuleKey, u32>,
+    shares: Array<MapData, [u64; 4]>,
+    returned: Array<MapData, [u64; 4]>,
+    epochs: Epochs,
+    room: Limits,
+    places: BTreeMap<u32, Place>,
+}
+
+/// An endpoint as it stands in the kernel.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The pod's UID.
+    pub uid: Arc<str>,
+    /// Its own addresses.
+    pub addresses: [Address; OWN_ADDRESSES],
+    /// Its mode.
+    pub mode: Mode,
+    /// The word last published.
+    pub word: u64,
+    /// The link that leads to it: index, name.
+    pub link: Option<(u32, Arc<str>)>,
+    record: EndpointRecord,
+}
+
+/// What a publish did.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Endpoints that got a generation and an epoch.
+    pub endpoints: usize,
+    /// Identities written and removed.
+    pub identities: usize,
+    /// Slots written.
+    pub slots: usize,
+    /// Links the program could not be attached to, and why.
+    pub not_attached: Vec<(u32, Error)>,
+}
+
+impl Tables {
+    pub(crate) fn of(ebpf: &mut Ebpf, epochs: Option<&std::path::Path>) -> Result<Self, Error> {
+        let room = room(ebpf)?;
+        let words = map_endpoints(ebpf)?;
+        if words.is_none() {
+            tracing::warn!("the endpoints' table cannot be mapped: words are published by a system call");
+        }
+        Ok(Self {
+            links: take_map(ebpf, maps::LINKS)?,
+            endpoints: take_map(ebpf, maps::ENDPOINTS)?,
+            words,
+            generations: take_map(ebpf, maps::GENERATIONS)?,
+            identities: take_map(ebpf, maps::IDENTITIES)?,
+            nodes: take_map(ebpf, maps::NODES)?,
+            port_classes: take_map(ebpf, maps::PORT_CLASSES)?,
+            rules: take_map(ebpf, maps::RULES)?,
+            shares: take_map(ebpf, maps::SHARES)?,
+            returned: take_map(ebpf, maps::RETURNED)?,
+            epochs: Epochs::open(epochs)?,
+            room,
+            places: BTreeMap::new(),
+        })
+    }
+
+    /// How much the tables hold.
+    pub fn room(&self) -> &Limits {
+        &self.room
+    }
+
+    /// The endpoints as they stand, by ordinal.
+    pub fn places(&self) -> &BTreeMap<u32, Place> {
+        &self.places
+    }
+
+    /// Carries a plan out, in the order that [`Plan`]'s module gives. `links` says which link leads to
+    /// which pod. Nothing is done if the plan does not fit.
+    pub fn publish(&mut self, plan: &Plan, links: &BTreeMap<Arc<str>, Link>) -> Result<Published, Error> {
+        plan.fits(&self.room)?;
+        if let Err(error) = self.prepare(plan) {
+            // Nobody looks at these yet.
+            plan.slots_added.iter().for_each(|(number, slot)| {
+                let _ = self.remove_slot(*number, slot);
+            });
+            return Err(error);
+        }
+        for change in &plan.bridging {
+            self.store_word(change)?;
+        }
+        for (prefix, identity) in &plan.identities_set {
+            self.set_identity(prefix, *identity)?;
+        }
+        for prefix in &plan.identities_removed {
+            self.remove_identity(prefix)?;
+        }
+        // A removed endpoint's ordinal may be another's in the same plan: never, since those that
+        // are in use are not given; so the order between the two does not matter.
+        for gone in &plan.endpoints_removed {
+            self.remove_endpoint(gone.ordinal)?;
+        }
+        for change in &plan.endpoints {
+            self.publish_endpoint(plan, change)?;
+        }
+        self.bind(&plan.table.endpoints, links)?;
+        for node in &plan.nodes_removed {
+            gone(self.nodes.remove(&node.0)).map_err(Error::table("write", maps::NODES))?;
+        }
+        for (number, slot) in &plan.slots_removed {
+            self.remove_slot(*number, slot)?;
+        }
+        Ok(Published {
+            endpoints: plan.endpoints.len(),
+            identities: plan.identities_set.len() + plan.identities_removed.len(),
+            slots: plan.slots_added.len(),
+            not_attached: Vec::new(),
+        })
+    }
+
+    /// Step 1: what can stand beside the old tables unseen.
+    fn prepare(&mut self, plan: &Plan) -> Result<(), Error> {
+        for (number, slot) in &plan.slots_added {
+            self.set_slot(*number, slot)?;
+        }
+        for (index, record) in &plan.generations_added {
+            self.set_generation(*index, record)?;
+        }
+        for (node, whose) in &plan.nodes_set {
+            self.set_node(*node, *whose)?;
+        }
+        Ok(())
+    }
+
+    fn publish_endpoint(&mut self, plan: &Plan, change: &EndpointChange) -> Result<(), Error> {
+        let Some(endpoint) = plan.table.endpoints.get(&change.uid) else { return Ok(()) };
+        let place = self.places.entry(change.ordinal).or_insert_with(|| Place {
+            uid: endpoint.uid.clone(),
+            addresses: endpoint.addresses,
+            mode: endpoint.mode,
+            word: 0,
+            link: None,
+            record: [0; RECORD_WORDS],
+        });
+        place.mode = endpoint.mode;
+        self.store_word(change)
+    }
+
+    /// A generation under a new epoch: one store.
+    fn store_word(&mut self, change: &EndpointChange) -> Result<(), Error> {
+        let word = endpoint_word(self.epochs.next()?, change.generation);
+        let Some(place) = self.places.get_mut(&change.ordinal) else { return Ok(()) };
+        place.word = word;
+        place.record[0] = word;
+        if place.link.is_none() {
+            // Written as a whole when a link leads to it.
+            return Ok(());
+        }
+        let record = place.record;
+        self.write_word(change.ordinal, word, &record)
+    }
+
+    fn write_word(&mut self, ordinal: u32, word: u64, record: &EndpointRecord) -> Result<(), Error> {
+        match &self.words {
+            Some(words) => {
+                words.store(ordinal as usize * RECORD_WORDS, word);
+                Ok(())
+            }
+            None => self.endpoints.set(ordinal, record, 0).map_err(Error::table("write", maps::ENDPOINTS)),
+        }
+    }
+
+    /// Lets packets of links find their endpoints, and no others.
+    fn bind(
+        &mut self,
+        endpoints: &BTreeMap<Arc<str>, Endpoint>,
+        links: &BTreeMap<Arc<str>, Link>,
+    ) -> Result<(), Error> {
+        // First what ends, since a link may lead to another pod now.
+        for endpoint in endpoints.values() {
+            let now = links.get(&endpoint.uid).map(|link| link.ifindex);
+            let Some(place) = self.places.get_mut(&endpoint.ordinal) else { continue };
+            let Some((before, _)) = place.link.take_if(|(before, _)| Some(*before) != now) else { continue };
+            gone(self.links.remove(&before)).map_err(Error::table("write", maps::LINKS))?;
+        }
+        for endpoint in endpoints.values() {
+            let Some(link) = links.get(&endpoint.uid) else { continue };
+            let Some(place) = self.places.get_mut(&endpoint.ordinal).filter(|place| place.link.is_none()) else {
+                continue;
+            };
+            place.link = Some((link.ifindex, link.name.clone()));
+            place.record = record(place.word, link, &endpoint.addresses);
+            let record = place.record;
+            self.set_endpoint(endpoint.ordinal, &record)?;
+            self.set_link(link.ifindex, endpoint.ordinal)?;
+        }
+        Ok(())
+    }
+
+    fn remove_endpoint(&mut self, ordinal: u32) -> Result<(), Error> {
+        let Some(place) = self.places.remove(&ordinal) else { return Ok(()) };
+        if let Some((ifindex, _)) = place.link {
+            gone(self.links.remove(&ifindex)).map_err(Error::table("write", maps::LINKS))?;
+        }
+        self.set_endpoint(ordinal, &[0; RECORD_WORDS])
+    }
+
+    /// Writes a whole endpoint record; only while no link leads to it.
+    pub fn set_endpoint(&mut self, ordinal: u32, record: &EndpointRecord) -> Result<(), Error> {
+        self.endpoints.set(ordinal, record, 0).map_err(Error::table("write", maps::ENDPOINTS))
+    }
+
+    /// Publishes an endpoint's word by one store, for tests that number by themselves.
+    pub fn set_word(&mut self, ordinal: u32, word: u64) -> Result<(), Error> {
+        let mut record = self.endpoints.get(&ordinal, 0).map_err(Error::table("read", maps::ENDPOINTS))?;
+        record[0] = word;
+        self.write_word(ordinal, word, &record)
+    }
+
+    /// Leads a link to an endpoint.
+    pub fn set_link(&mut self, ifindex: u32, ordinal: u32) -> Result<(), Error> {
+        self.links.insert(ifindex, ordinal, 0).map_err(Error::table("write", maps::LINKS))
+    }
+
+    /// Writes a generation.
+    pub fn set_generation(&mut self, index: u32, record: &GenerationRecord) -> Result<(), Error> {
+        debug_assert!(index < 1 << GENERATION_BITS);
+        self.generations.set(index, record, 0).map_err(Error::table("write", maps::GENERATIONS))
+    }
+
+    /// Writes a node's address: 1 this node's, 2 another's.
+    pub fn set_node(&mut self, address: Address, whose: u32) -> Result<(), Error> {
+        self.nodes.insert(address.0, whose, 0).map_err(Error::table("write", maps::NODES))
+    }
+
+    /// Writes a prefix's identity.
+    pub fn set_identity(&mut self, prefix: &Prefix, identity: u32) -> Result<(), Error> {
+        let key = identity_key(prefix);
+        self.identities.insert(&key, identity, 0).map_err(Error::table("write", maps::IDENTITIES))
+    }
+
+    /// Removes a prefix.
+    pub fn remove_identity(&mut self, prefix: &Prefix) -> Result<(), Error> {
+        gone(self.identities.remove(&identity_key(prefix))).map_err(Error::table("write", maps::IDENTITIES))
+    }
+
+    /// Writes a slot: classes of ports, then rules.
+    pub fn set_slot(&mut self, number: u32, slot: &Slot) -> Result<(), Error> {
+        for (prefix, class) in slot.port_classes() {
+            let key = port_class_key(number, prefix);
+            self.port_classes.insert(&key, class, 0).map_err(Error::table("write", maps::PORT_CLASSES))?;
+        }
+        for (key, rule) in slot.rules(number) {
+            self.set_rule(&key, rule)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one rule.
+    pub fn set_rule(&mut self, key: &RuleKey, rule: u32) -> Result<(), Error> {
+        self.rules.insert(key, rule, 0).map_err(Error::table("write", maps::RULES))
+    }
+
+    /// Writes one block of ports.
+    pub fn set_port_class(&mut self, prefix: u32, key: [u8; 8], class: u32) -> Result<(), Error> {
+        self.port_classes.insert(&Key::new(prefix, key), class, 0).map_err(Error::table("write", maps::PORT_CLASSES))
+    }
+
+    fn remove_slot(&mut self, number: u32, slot: &Slot) -> Result<(), Error> {
+        for (key, _) in slot.rules(number) {
+            gone(self.rules.remove(&key)).map_err(Error::table("write", maps::RULES))?;
+        }
+        for (prefix, _) in slot.port_classes() {
+            let key = port_class_key(number, prefix);
+            gone(self.port_classes.remove(&key)).map_err(Error::table("write", maps::PORT_CLASSES))?;
+        }
+        Ok(())
+    }
+
+    /// Entries of an endpoint in a share, as the kernel counts them.
+    pub fn in_use(&self, ordinal: u32, share: Share) -> Result<u64, Error> {
+        let taken = self.shares.get(&ordinal, 0).map_err(Error::table("read", maps::SHARES))?;
+        let returned = self.returned.get(&ordinal, 0).map_err(Error::table("read", maps::RETURNED))?;
+        Ok(taken[share as usize].wrapping_sub(returned[share as usize]))
+    }
+
+    /// The agent took an entry out: its share has room again.
+    pub(crate) fn give_back(&mut self, ordinal: u32, share: Share) -> Result<(), Error> {
+        let mut returned = self.returned.get(&ordinal, 0).map_err(Error::table("read", maps::RETURNED))?;
+        returned[share as usize] = returned[share as usize].wrapping_add(1);
+        self.returned.set(ordinal, returned, 0).map_err(Error::table("write", maps::RETURNED))
+    }
+}
+
+fn record(word: u64, link: &Link, addresses: &[Address; OWN_ADDRESSES]) -> EndpointRecord {
+    let mut record: EndpointRecord = [0; RECORD_WORDS];
+    record[0] = word;
+    record[1] = u64::from(link.netns_id as u32);
+    let own = addresses.iter().chain([&link.link_local]);
+    for (place, word) in record.iter_mut().skip(2).zip(own.flat_map(|address| address.0)) {
+        *place = word;
+    }
+    record
+}
+
+fn identity_key(prefix: &Prefix) -> Key<[u8; 16]> {
+    Key::new(u32::from(prefix.length), prefix.address.octets())
+}
+
+fn port_class_key(slot: u32, prefix: compile::PortPrefix) -> Key<[u8; 8]> {
+    Key::new(PORT_PREFIX - u32::from(prefix.bits), port_key(slot, prefix.protocol, prefix.port))
+}
+
+/// What is gone already need not be removed.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn room(ebpf: &Ebpf) -> Result<Limits, Error> {
+    let entries = |name: &'static str| -> Result<usize, Error> {
+        let map = ebpf.map(name).ok_or(Error::Object { what: "map", name })?;
+        let data = crate::connections::data(map).ok_or(Error::Object { what: "map", name })?;
+        Ok(data.info().map_err(Error::table("ask about", name))?.max_entries() as usize)
+    };
+    Ok(Limits {
+        identities: entries(maps::IDENTITIES)?,
+        nodes: entries(maps::NODES)?,
+        rules: entries(maps::RULES)?,
+        port_classes: entries(maps::PORT_CLASSES)?,
+        generations: entries(maps::GENERATIONS)?,
+        endpoints: entries(maps::ENDPOINTS)?.min(abi::MAX_ENDPOINTS as usize),
+    })
+}
+
+/// The endpoints' array as memory, where the object declares it so.
+fn map_endpoints(ebpf: &Ebpf) -> Result<Option<MappedWords>, Error> {
+    let name = maps::ENDPOINTS;
+    let map = ebpf.map(name).ok_or(Error::Object { what: "map", name })?;
+    let data = crate::connections::data(map).ok_or(Error::Object { what: "map", name })?;
+    let entries = data.info().map_err(Error::table("ask about", name))?.max_entries() as usize;
+    Ok(MappedWords::new(data.fd().as_fd(), entries * RECORD_WORDS).ok())
+}

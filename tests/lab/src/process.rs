@@ -14,11 +14,11 @@ use std::{
 
 /// A process, the same one for as long as both numbers are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its id.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Its start, in clock ticks since boot.
-    pub started: u64,
+    pub(crate) started: u64,
 }
 
 impl Process {

@@ -5,7 +5,9 @@ use crate::{
     destination::{Destination, Family, Host, Scheme},
     error::Error,
     objects,
-    scenario::{Attack, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server, WorkloadPlan},
+    scenario::{
+        Attack, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server, WorkloadPlan,
+    },
     traffic::{Serve, Traffic},
 };
 use model::cluster::{Cluster, Service, WorkloadKey};
@@ -53,6 +55,7 @@ pub(crate) fn scenario(
         events: Vec::new(),
         attacks: Vec::new(),
         notes: Vec::new(),
+        texts: Default::default(),
         objects,
         workloads,
     };
@@ -66,11 +69,7 @@ fn scenario_error(file: &str, line: u64, field: impl Into<String>, message: impl
     Error::Scenario { file: file.to_owned(), line, field: field.into(), message: message.into() }
 }
 
-fn workloads(
-    file: &str,
-    cluster: &Cluster,
-    objects: &[Value],
-) -> Result<BTreeMap<WorkloadKey, WorkloadPlan>, Error> {
+fn workloads(file: &str, cluster: &Cluster, objects: &[Value]) -> Result<BTreeMap<WorkloadKey, WorkloadPlan>, Error> {
     let mut all = BTreeMap::new();
     for object in objects {
         let Some(template) = objects::template_of(object) else { continue };
@@ -202,7 +201,8 @@ impl Reader<'_> {
                 IpAddr::V4(ip) => node.pods_v4.contains(ip),
                 IpAddr::V6(ip) => node.pods_v6.contains(ip),
             };
-            let taken = self.scenario.outside.values().flatten().any(|other| other == ip) || node.addresses.contains(ip);
+            let taken =
+                self.scenario.outside.values().flatten().any(|other| other == ip) || node.addresses.contains(ip);
             if inside || taken || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified() {
                 let message = format!("{ip} is not an address of its own outside the cluster; choose another");
                 return Err(self.fail(name, format!("{field}.addresses"), message));
@@ -232,7 +232,8 @@ impl Reader<'_> {
         .filter_map(|(server, port)| port.map(|port| Served { server, port }))
         .collect();
         let [served] = given[..] else {
-            let message = "write exactly one of http, redis, dns, tcp and udp; list the workload again for another port";
+            let message =
+                "write exactly one of http, redis, dns, tcp and udp; list the workload again for another port";
             return Err(self.fail(&serve.workload, field, message));
         };
         if served.port == 0 {
@@ -242,7 +243,8 @@ impl Reader<'_> {
             self.serve_dns(field, serve, &party, served.port)?;
         }
         let all = self.scenario.serves.entry(party).or_default();
-        let same = |a: Server, b: Server| (a == Server::Udp) == (b == Server::Udp) || a == Server::Dns || b == Server::Dns;
+        let same =
+            |a: Server, b: Server| (a == Server::Udp) == (b == Server::Udp) || a == Server::Dns || b == Server::Dns;
         if all.iter().any(|other| other.port == served.port && same(other.server, served.server)) {
             let message = format!("port {} of {} is served already", served.port, serve.workload.value);
             return Err(self.fail(&serve.workload, field, message));
@@ -268,11 +270,11 @@ impl Reader<'_> {
     fn party(&self, field: &str, text: &Spanned<String>) -> Result<Party, Error> {
         let parts: Vec<&str> = text.value.split('/').collect();
         let found: Vec<&WorkloadKey> = match parts[..] {
-            ["outside", name] if self.scenario.outside.contains_key(name) => return Ok(Party::Outside(name.to_owned())),
-            [namespace, name] => self.matching(|k| k.namespace == namespace && k.name == name),
-            [namespace, kind, name] => {
-                self.matching(|k| k.namespace == namespace && k.kind == kind && k.name == name)
+            ["outside", name] if self.scenario.outside.contains_key(name) => {
+                return Ok(Party::Outside(name.to_owned()));
             }
+            [namespace, name] => self.matching(|k| k.namespace == namespace && k.name == name),
+            [namespace, kind, name] => self.matching(|k| k.namespace == namespace && k.kind == kind && k.name == name),
             _ => {
                 let message = format!("`{}` names no workload; write namespace/name", text.value);
                 return Err(self.fail(text, field, message));
@@ -287,7 +289,8 @@ impl Reader<'_> {
                 Err(self.fail(text, field, message))
             }
             [first, ..] => {
-                let message = format!("several kinds have this name; write {}/{}/{}", first.namespace, first.kind, first.name);
+                let message =
+                    format!("several kinds have this name; write {}/{}/{}", first.namespace, first.kind, first.name);
                 Err(self.fail(text, field, message))
             }
         }
@@ -331,14 +334,13 @@ impl Reader<'_> {
             };
         }
         let candidates = self.candidates(field, from, text, &to)?;
-        let answers = |party: &Party| match to.port {
-            None => true,
-            Some(port) => self
-                .scenario
-                .serves
-                .get(party)
-                .is_some_and(|all| all.iter().any(|served| served.port == port && served.server.answers(to.scheme))),
-        };
+        let answers =
+            |party: &Party| match to.port {
+                None => true,
+                Some(port) => self.scenario.serves.get(party).is_some_and(|all| {
+                    all.iter().any(|served| served.port == port && served.server.answers(to.scheme))
+                }),
+            };
         let servers: BTreeSet<Party> = candidates.iter().filter(|party| answers(party)).cloned().collect();
         if servers.is_empty() {
             return Err(self.fail(text, field, self.nobody_answers(&to, &candidates)));
@@ -369,7 +371,9 @@ impl Reader<'_> {
                 .filter(|key| namespace.as_ref().is_none_or(|wanted| *wanted == key.namespace))
                 .map(|key| Party::Workload(key.clone()))
                 .collect()),
-            Host::Name(name) if scenario.outside.contains_key(name) => Ok(BTreeSet::from([Party::Outside(name.clone())])),
+            Host::Name(name) if scenario.outside.contains_key(name) => {
+                Ok(BTreeSet::from([Party::Outside(name.clone())]))
+            }
             Host::Name(name) => {
                 let service = service_named(&scenario.cluster, from, name).ok_or_else(|| {
                     let message = format!(
@@ -398,7 +402,9 @@ impl Reader<'_> {
             offers.extend(served.iter().map(|s| format!("{party} serves {:?} {}", s.server, s.port).to_lowercase()));
         }
         let offers = if offers.is_empty() { "nothing is served there".to_owned() } else { offers.join(", ") };
-        format!("nobody answers {to}: {offers}. Services are not translated: write the pods' own port, and list it under `serve`")
+        format!(
+            "nobody answers {to}: {offers}. Services are not translated: write the pods' own port, and list it under `serve`"
+        )
     }
 
     fn jobs(&mut self, traffic: &Traffic) -> Result<(), Error> {

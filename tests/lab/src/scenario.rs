@@ -48,6 +48,8 @@ pub struct Scenario {
     pub attacks: Vec<Attack>,
     /// What the lab does otherwise than a cluster would, for this scenario.
     pub notes: Vec<String>,
+    /// The two files as they were read: cluster.yaml and traffic.yaml.
+    pub(crate) texts: [String; 2],
     pub(crate) objects: Vec<Value>,
     pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadPlan>,
 }
@@ -136,7 +138,7 @@ pub struct PlannedCall {
     pub every: Duration,
     /// Over which families.
     pub families: Vec<Family>,
-    /// Who answers; empty for a ping and for `dns:`.
+    /// Who answers; empty for `dns:`, where the DNS workload does.
     pub servers: BTreeSet<Party>,
 }
 
@@ -217,7 +219,9 @@ impl Scenario {
         let objects = objects::read(cluster_file, cluster_text)?;
         let traffic =
             serde_saphyr::from_str(traffic_text).map_err(|error| objects::yaml_error(traffic_file, &error))?;
-        resolve::scenario(name, folder, cluster_file, cluster, objects, traffic_file, &traffic)
+        let mut scenario = resolve::scenario(name, folder, cluster_file, cluster, objects, traffic_file, &traffic)?;
+        scenario.texts = [cluster_text.to_owned(), traffic_text.to_owned()];
+        Ok(scenario)
     }
 
     /// The edges that a run of the scenario's calls shows, attacks left out.

@@ -13,7 +13,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     cell::Cell,
     fmt::Display,
-    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -97,9 +96,8 @@ impl Caller {
 
     async fn redis(&self, place: SocketAddr, within: Duration, progress: &Progress) -> Result {
         let client = redis::Client::open(ConnectionAddr::Tcp(place.ip().to_string(), place.port())).at(Stage::Reach)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(within))
-            .set_response_timeout(Some(within));
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(Some(within));
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.at(Stage::Reach)?;
         progress.stage.set(Stage::Talk);
         let (_, _, value): (String, String, String) = redis::pipe()

@@ -429,3 +429,6 @@ impl Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,318 @@
+//! The ledger: what feeds it (law 13) and that merging is safe in any order (law 10).
+
+use flow::{FlowKey, tcp};
+use model::{
+    cluster::WorkloadKey,
+    ledger::{Edge, Ledger, Party, SLICE, Unfit},
+    record::{DirectionRule, End, EndReason, Entity, FlowEvent, FlowRecord, FlowSource, FlowVerdict, ObservedAt},
+};
+use proptest::{collection::vec, prelude::*, sample::select};
+use std::{net::IpAddr, sync::Arc};
+
+fn instance() -> Arc<str> {
+    "n1@0".into()
+}
+
+fn end(name: &str, port: u16) -> End {
+    let workload = WorkloadKey { namespace: "a".to_owned(), kind: "Deployment".to_owned(), name: name.to_owned() };
+    End {
+        ip: "10.0.0.1".parse().unwrap(),
+        port,
+        entity: Entity::Pod,
+        namespace: Some("a".into()),
+        name: Some(format!("{name}-1").into()),
+        pod_uid: Some(format!("{name}-uid").into()),
+        workload: Some(Arc::new(workload)),
+        unknown_reason: None,
+    }
+}
+
+fn not_a_pod(entity: Entity) -> End {
+    End { entity, workload: None, pod_uid: None, ip: IpAddr::from([8, 8, 8, 8]), ..end("x", 80) }
+}
+
+/// A TCP connection from `web` to `api` that was opened, answered and closed, at its server.
+fn flow() -> FlowRecord {
+    FlowRecord {
+        flow_id: "f1".to_owned(),
+        community_id: String::new(),
+        client: end("web", 40_000),
+        server: end("api", 80),
+        service: None,
+        dns_name: None,
+        node: "n1".into(),
+        sampling: 1,
+        event: FlowEvent {
+            key: FlowKey { protocol: flow::TCP, destination_port: 80, source_port: 40_000, ..FlowKey::default() },
+            direction_rule: DirectionRule::Syn,
+            observed_at: ObservedAt::Server,
+            flow_start: 5,
+            start: 5,
+            end: 9,
+            packets_to_server: 3,
+            packets_to_client: 3,
+            bytes_to_server: 0,
+            bytes_to_client: 0,
+            tcp_flags_to_server: tcp::SYN | tcp::ACK,
+            tcp_flags_to_client: tcp::SYN | tcp::ACK,
+            adopted: false,
+            verdict: FlowVerdict::Observed,
+            reason: "".into(),
+            rule: None,
+            policy_generation: 0,
+            staged_verdict: FlowVerdict::Observed,
+            staged_reason: "".into(),
+            end_reason: EndReason::Fin,
+            rtt_us: None,
+            interface: "veth".into(),
+            source: FlowSource::Kernel,
+        },
+    }
+}
+
+fn ledger_of(records: &[FlowRecord]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for record in records {
+        ledger.add(&instance(), record);
+    }
+    ledger
+}
+
+/// What a row, changed from a good one, is: `None` feeds an edge.
+fn unfit(change: impl FnOnce(&mut FlowRecord)) -> Option<Unfit> {
+    let mut record = flow();
+    change(&mut record);
+    let ledger = ledger_of(&[record]);
+    let reason = ledger.unfit.keys().next().map(|(reason, _)| *reason);
+    assert_eq!(ledger.edges.len() + ledger.unfit.len(), 1, "one row, one place");
+    reason
+}
+
+#[test]
+fn a_connection_seen_whole_feeds_its_edge() {
+    let ledger = ledger_of(&[flow()]);
+    let ((by, slice, edge), seen) = ledger.edges.first_key_value().expect("an edge");
+    assert_eq!((&**by, *slice, edge.protocol, edge.port), ("n1@0", 0, flow::TCP, 80));
+    assert!(matches!(&edge.client, Party::Workload(w) if w.name == "web"));
+    assert_eq!((seen.flows, seen.first_seen, seen.last_seen), (1, 5, 9));
+    assert_eq!((seen.samples.as_slice(), seen.adopted_only), (&["f1".to_owned()][..], false));
+}
+
+#[test]
+fn what_law_13_keeps_out() {
+    use FlowVerdict::{AuditDeny, Deny, Revoked};
+    assert_eq!(unfit(|_| {}), None);
+    assert_eq!(unfit(|r| r.event.direction_rule = DirectionRule::Unknown), Some(Unfit::DirectionUnknown));
+    assert_eq!(unfit(|r| r.event.tcp_flags_to_client = 0), Some(Unfit::HandshakeNotSeen));
+    assert_eq!(unfit(|r| r.event.tcp_flags_to_client = tcp::RST | tcp::ACK), Some(Unfit::HandshakeNotSeen));
+    for verdict in [Deny, AuditDeny, Revoked] {
+        assert_eq!(unfit(|r| r.event.verdict = verdict), Some(Unfit::Denied));
+        assert_eq!(unfit(|r| r.event.staged_verdict = verdict), Some(Unfit::StagedDenied));
+    }
+}
+
+#[test]
+fn a_denial_for_another_reason_than_policy_refuses_no_edge() {
+    let full = |r: &mut FlowRecord| (r.event.verdict, r.event.reason) = (FlowVerdict::Deny, "table-full".into());
+    assert_eq!(unfit(full), Some(Unfit::DeniedOtherwise));
+    let cut =
+        |r: &mut FlowRecord| (r.event.verdict, r.event.reason) = (FlowVerdict::Deny, "truncated-ip-header".into());
+    assert_eq!(unfit(cut), Some(Unfit::DeniedOtherwise));
+    let no_rule = |r: &mut FlowRecord| (r.event.verdict, r.event.reason) = (FlowVerdict::AuditDeny, "no-rule".into());
+    assert_eq!(unfit(no_rule), Some(Unfit::Denied));
+}
+
+#[test]
+fn an_adopted_connection_needs_packets_both_ways_and_is_marked() {
+    let adopted = |r: &mut FlowRecord| {
+        (r.event.adopted, r.event.tcp_flags_to_server, r.event.tcp_flags_to_client) = (true, tcp::ACK, tcp::ACK);
+        r.event.direction_rule = DirectionRule::Socket;
+    };
+    assert_eq!(unfit(adopted), None);
+    let one_way = |r: &mut FlowRecord| (adopted(r), r.event.packets_to_client = 0).1;
+    assert_eq!(unfit(one_way), Some(Unfit::HandshakeNotSeen));
+    let not_marked = |r: &mut FlowRecord| (adopted(r), r.event.adopted = false).1;
+    assert_eq!(unfit(not_marked), Some(Unfit::HandshakeNotSeen));
+    let mut record = flow();
+    adopted(&mut record);
+    assert!(ledger_of(&[record.clone()]).edges.values().all(|seen| seen.adopted_only));
+    assert!(ledger_of(&[record, flow()]).edges.values().all(|seen| !seen.adopted_only));
+}
+
+#[test]
+fn datagrams_need_no_answer_and_sctp_does() {
+    assert_eq!(unfit(|r| (r.event.key.protocol, r.event.packets_to_client) = (flow::UDP, 0)), None);
+    assert_eq!(unfit(|r| r.event.key.protocol = flow::SCTP), None);
+    let unanswered = |r: &mut FlowRecord| (r.event.key.protocol, r.event.packets_to_client) = (flow::SCTP, 0);
+    assert_eq!(unfit(unanswered), Some(Unfit::HandshakeNotSeen));
+}
+
+#[test]
+fn what_networkpolicy_cannot_express_is_listed() {
+    for protocol in [flow::ICMP, flow::ICMPV6, 47] {
+        let mut record = flow();
+        record.event.key.protocol = protocol;
+        let ledger = ledger_of(&[record]);
+        let ((reason, edge), _) = ledger.unfit.first_key_value().expect("listed");
+        assert_eq!((*reason, edge.as_ref().map(|e| e.port)), (Unfit::Inexpressible, Some(0)));
+    }
+}
+
+#[test]
+fn ends_that_are_no_pods() {
+    assert_eq!(unfit(|r| r.server = not_a_pod(Entity::Outside)), None);
+    assert_eq!(unfit(|r| r.client = not_a_pod(Entity::Node)), None);
+    assert_eq!(unfit(|r| r.client = not_a_pod(Entity::Unknown)), Some(Unfit::Unattributed));
+    assert_eq!(unfit(|r| r.server = not_a_pod(Entity::Service)), Some(Unfit::Inexpressible));
+    let none = |r: &mut FlowRecord| (r.client, r.server) = (not_a_pod(Entity::Node), not_a_pod(Entity::Outside));
+    assert_eq!(unfit(none), Some(Unfit::NoPod));
+}
+
+#[test]
+fn what_always_passes_needs_no_rule() {
+    assert_eq!(unfit(|r| r.client = end("api", 40_000)), Some(Unfit::Exempt));
+    let probe = |r: &mut FlowRecord| (r.client, r.event.reason) = (not_a_pod(Entity::Node), "own-node".into());
+    assert_eq!(unfit(probe), Some(Unfit::Exempt));
+}
+
+#[test]
+fn the_clients_row_counts_only_where_the_server_has_none() {
+    let at_client = |r: &mut FlowRecord| r.event.observed_at = ObservedAt::Client;
+    assert_eq!(unfit(at_client), Some(Unfit::SeenAtServer));
+    assert_eq!(unfit(|r| (at_client(r), r.server = not_a_pod(Entity::Outside)).1), None);
+    let ended_there = |r: &mut FlowRecord| (at_client(r), r.event.verdict = FlowVerdict::Deny).1;
+    assert_eq!(unfit(ended_there), Some(Unfit::Denied));
+}
+
+#[test]
+fn slices_of_a_flow_count_as_one() {
+    let mut later = flow();
+    (later.event.start, later.event.end) = (SLICE + 1, SLICE + 2);
+    let mut within = flow();
+    (within.event.start, within.event.end) = (10, 20);
+    let ledger = ledger_of(&[flow(), within, later]);
+    let flows: Vec<_> = ledger.edges.iter().map(|((_, slice, _), seen)| (*slice, seen.flows, seen.last_seen)).collect();
+    assert_eq!(flows, [(0, 1, 20), (SLICE, 0, SLICE + 2)]);
+    assert_eq!(ledger.learned().values().map(|seen| seen.flows).sum::<u64>(), 1);
+}
+
+#[test]
+fn a_handshake_may_come_in_a_later_slice() {
+    let mut opening = flow();
+    (opening.event.tcp_flags_to_client, opening.event.end_reason) = (0, EndReason::Active);
+    let ledger = ledger_of(&[opening.clone()]);
+    assert!(ledger.edges.is_empty() && ledger.unfit.is_empty(), "not decided yet");
+    let mut answered = flow();
+    answered.event.start = 7;
+    assert_eq!(ledger_of(&[opening.clone(), answered]).learned().len(), 1);
+    let mut never = opening.clone();
+    (never.event.start, never.event.end_reason) = (7, EndReason::Idle);
+    let ledger = ledger_of(&[opening, never]);
+    assert_eq!(ledger.unfit.values().map(|c| c.flows).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn an_edge_that_policy_denied_is_refused_however_often_it_was_seen() {
+    let mut denied = flow();
+    (denied.event.verdict, denied.event.observed_at) = (FlowVerdict::AuditDeny, ObservedAt::Client);
+    let ledger = ledger_of(&[flow(), flow(), denied]);
+    assert_eq!((ledger.edges.len(), ledger.refused().len(), ledger.learned().len()), (1, 1, 0));
+}
+
+#[test]
+fn the_summary_is_by_reason_most_frequent_first() {
+    let mut unknown = flow();
+    unknown.event.direction_rule = DirectionRule::Unknown;
+    let mut ping = flow();
+    ping.event.key.protocol = flow::ICMP;
+    assert_eq!(
+        ledger_of(&[ping.clone(), unknown, ping, flow()]).unfit_summary(),
+        ["2 flows: NetworkPolicy cannot express it", "1 flow: nobody knows which end opened it"]
+    );
+}
+
+fn record() -> impl Strategy<Value = FlowRecord> {
+    let names = || select(vec!["a", "b", "c"]);
+    let times = (0..3 * SLICE, 0..SLICE, any::<bool>());
+    let verdicts = select(FlowVerdict::ALL.to_vec());
+    let rules = select(DirectionRule::ALL.to_vec());
+    let flags = (any::<bool>(), any::<bool>(), select(EndReason::ALL.to_vec()));
+    let ends = (names(), names(), select(Entity::ALL.to_vec()), select(vec![80u16, 81]));
+    (0u8..20, times, prop::option::weighted(0.1, verdicts), rules, flags, ends).prop_map(
+        |(
+            id,
+            (start, length, is_first),
+            verdict,
+            rule,
+            (answered, adopted, end_reason),
+            (client, server, entity, port),
+        )| {
+            let mut record = flow();
+            record.flow_id = format!("f{id:02}");
+            (record.client, record.server) = (end(client, 1), end(server, port));
+            if entity != Entity::Pod {
+                record.client = not_a_pod(entity);
+            }
+            let event = &mut record.event;
+            (event.start, event.end) = (start, start + length);
+            event.flow_start = if is_first { start } else { start - 1 };
+            event.verdict = verdict.unwrap_or_default();
+            (event.direction_rule, event.adopted, event.end_reason) = (rule, adopted, end_reason);
+            event.tcp_flags_to_client = if answered { tcp::SYN | tcp::ACK } else { 0 };
+            record
+        },
+    )
+}
+
+fn ledger() -> impl Strategy<Value = Ledger> {
+    (select(vec!["n1@0", "n1@9", "n2@0"]), vec(record(), 0..12)).prop_map(|(instance, records)| {
+        let mut ledger = Ledger::default();
+        records.iter().for_each(|record| ledger.add(&instance.into(), record));
+        ledger
+    })
+}
+
+fn merged(ledgers: &[&Ledger]) -> Ledger {
+    let mut all = Ledger::default();
+    ledgers.iter().for_each(|ledger| all.merge(ledger));
+    all
+}
+
+proptest! {
+    #[test]
+    fn merging_gives_the_same_in_any_order_grouping_and_repetition(a in ledger(), b in ledger(), c in ledger()) {
+        let all = merged(&[&a, &b, &c]);
+        prop_assert_eq!(&merged(&[&c, &a, &b]), &all);
+        prop_assert_eq!(&merged(&[&a, &merged(&[&b, &c])]), &all);
+        prop_assert_eq!(&merged(&[&merged(&[&a, &b]), &c]), &all);
+        prop_assert_eq!(&merged(&[&a, &b, &a, &c, &c, &b]), &all);
+        prop_assert_eq!(&merged(&[&all, &b]), &all);
+    }
+
+    #[test]
+    fn a_fuller_ledger_of_the_same_observer_replaces_an_older_one(records in vec(record(), 0..20), cut in any::<prop::sample::Index>()) {
+        let cut = cut.index(records.len() + 1);
+        let (older, fuller) = (ledger_of(&records[..cut]), ledger_of(&records));
+        prop_assert_eq!(&merged(&[&older, &fuller]), &fuller);
+    }
+
+    #[test]
+    fn rows_give_the_same_ledger_in_any_order(records in vec(record(), 0..20)) {
+        let mut turned = records.clone();
+        turned.reverse();
+        prop_assert_eq!(ledger_of(&turned), ledger_of(&records));
+    }
+
+    #[test]
+    fn nothing_that_law_13_names_feeds_an_edge(records in vec(record(), 0..20)) {
+        let ledger = ledger_of(&records);
+        let refused = |r: &&FlowRecord| matches!(r.event.verdict, FlowVerdict::Deny | FlowVerdict::AuditDeny | FlowVerdict::Revoked);
+        let denied: Vec<Edge> = ledger.refused().into_iter().cloned().collect();
+        prop_assert!(ledger.learned().keys().all(|edge| !denied.contains(edge)));
+        let fed: Vec<&str> = ledger.edges.values().flat_map(|seen| &seen.samples).map(String::as_str).collect();
+        for record in records.iter().filter(refused) {
+            let only_denied = records.iter().filter(|r| r.flow_id == record.flow_id).all(|r| refused(&r));
+            prop_assert!(!only_denied || !fed.contains(&record.flow_id.as_str()));
+        }
+    }
+}

@@ -42,22 +42,22 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     };
     let tables = KernelTables { skb };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
-    let Some(packet) = maps::packet() else { return DROP };
-    *packet = Packet::EMPTY;
-    let verdict = match read(skb, packet) {
-        Ok(()) => verdict::decide(&tables, &hook, packet),
+    let Some(sheet) = maps::sheet() else { return DROP };
+    let verdict = match read(skb, &mut sheet.packet) {
+        Ok(()) => verdict::decide(&tables, &hook, sheet),
         Err(error) => verdict::refuse(error),
     };
     if matches!(verdict.reason(), Reason::Established) {
         report::count(abi::counter_index(Reason::Established, direction, false), length);
         return PASS;
     }
-    conclude(&tables, &hook, packet, verdict)
+    conclude(&tables, &hook, &sheet.packet, verdict)
 }
 
 /// Parses the linear part; where headers reach beyond it, pulls once and parses again.
-#[inline(always)]
+#[inline(never)]
 fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
+    *packet = Packet::EMPTY;
     match flow::parse_into(&packet::Skb(skb), packet) {
         Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, packet),
         result => result,

@@ -6,10 +6,9 @@ use aya_ebpf::{
     helpers::generated::bpf_map_lookup_elem,
     macros::btf_map,
 };
-use flow::Packet;
-use verdict::abi::{
+use verdict::{Sheet, abi::{
     self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, RuleKey,
-};
+}};
 
 const ENDPOINT_COUNT: usize = abi::MAX_ENDPOINTS as usize;
 
@@ -46,18 +45,31 @@ pub static EVENTS: RingBuf<(), 4_194_304> = RingBuf::new();
 #[btf_map]
 pub static TEST: Array<[u64; 2], 1> = Array::new();
 
-/// The packet in work on this CPU. In a map, not on the stack: the verifier forgets what is written to
-/// a map, so the paths through the parser meet again behind it instead of each being walked to the end.
+/// The packet in work on this CPU, and a word to forget by. In a map, not on the stack: the verifier
+/// knows nothing of what lies in maps, so that the many ways to a point meet there again.
 #[btf_map]
-static PACKET: PerCpuArray<[u64; 16], 1> = PerCpuArray::new();
+static SHEET: PerCpuArray<[u64; 32], 1> = PerCpuArray::new();
+#[btf_map]
+static FORGOTTEN: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// This CPU's packet.
+/// This CPU's sheet.
 #[inline(always)]
-pub fn packet() -> Option<&'static mut Packet> {
-    const { assert!(size_of::<Packet>() <= 128 && align_of::<Packet>() <= 8) }
-    // SAFETY: the value is large enough and aligned; zeros are a packet, and nothing but packets is ever
+pub fn sheet() -> Option<&'static mut Sheet> {
+    const { assert!(size_of::<Sheet>() <= 256 && align_of::<Sheet>() <= 8) }
+    // SAFETY: the value is large enough and aligned; zeros are a sheet, and nothing but sheets is ever
     // written there. A classifier is not interrupted by another one on its CPU.
-    PACKET.get_ptr_mut(0).map(|value| unsafe { &mut *value.cast::<Packet>() })
+    SHEET.get_ptr_mut(0).map(|value| unsafe { &mut *value.cast::<Sheet>() })
+}
+
+/// The same number, of which the verifier no longer knows anything.
+#[inline(always)]
+pub fn forget(number: u64) -> u64 {
+    let Some(cell) = FORGOTTEN.get_ptr_mut(0) else { return number };
+    // SAFETY: this CPU's own map value.
+    unsafe {
+        cell.write_volatile(number);
+        cell.read_volatile()
+    }
 }
 
 /// Prefix length and four words of an LPM key; aya's `Key` is packed, hence slow byte stores, and the

@@ -34,6 +34,11 @@ impl PacketBytes for Skb {
     }
 
     #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        crate::maps::forget(offset as u64) as usize
+    }
+
+    #[inline(always)]
     fn length(&self) -> u32 {
         // SAFETY: the context is valid for the program's run.
         unsafe { (*self.0).len }

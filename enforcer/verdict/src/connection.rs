@@ -93,23 +93,15 @@ const STAGED: u32 = EVIDENCE + 2;
 const REASON: u32 = STAGED + 2;
 
 impl State {
-    /// A state of these parts. `reason` is why it was admitted or denied.
+    /// A state of these parts; `evidence` is a number of [`Evidence`].
     #[inline(always)]
-    pub const fn new(
-        epoch: u64,
-        admission: Admission,
-        phase: Phase,
-        opened: Direction,
-        evidence: Evidence,
-        reason: crate::Reason,
-    ) -> Self {
+    pub const fn new(epoch: u64, admission: Admission, phase: Phase, opened: Direction, evidence: u64) -> Self {
         Self(
             epoch & ((1 << EPOCH_BITS) - 1)
                 | (admission as u64) << ADMISSION
                 | (phase as u64) << PHASE
                 | (opened as u64) << OPENED
-                | (evidence as u64) << EVIDENCE
-                | (reason as u64) << REASON,
+                | (evidence & 3) << EVIDENCE,
         )
     }
 
@@ -138,9 +130,9 @@ impl State {
         Self(self.0 & !(3 << STAGED) | (staged as u64) << STAGED)
     }
 
-    /// With another reason.
+    /// With why it was admitted or denied, as a number of [`crate::Reason`].
     #[inline(always)]
-    pub const fn with_reason(self, reason: crate::Reason) -> Self {
+    pub const fn with_reason(self, reason: u8) -> Self {
         Self(self.0 & !(0x3f << REASON) | (reason as u64) << REASON)
     }
 

@@ -139,40 +139,107 @@ const LINK_LOCAL: usize = 4;
 const SCTP_ABORT: u8 = 6;
 const SCTP_SHUTDOWN_COMPLETE: u8 = 14;
 
-/// Judges one packet. Everything it learns on the way (entries, shares, fragments) is in `tables`; the
-/// ports of a later fragment are filled into `packet`.
+/// The sheet on which one packet is worked out. In the kernel program it lies in a map: what crosses
+/// from one step to the next is then unknown to the verifier, and each step is walked once instead of
+/// once for every way that leads to it. All zeros are a sheet.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Sheet {
+    /// The packet, parsed into place.
+    pub packet: Packet,
+    key: ConnectionKey,
+    asked: Asked,
+    /// The endpoint's word that policy answered under.
+    word: u64,
+    /// The state of the entry that was found, or zero.
+    state: u64,
+    /// What policy said.
+    judged: u64,
+    /// What policy's answer will be about: a number of [`situation`].
+    situation: u64,
+    /// How the direction is known: a number of [`Evidence`].
+    evidence: u64,
+}
+
+impl Sheet {
+    /// An empty sheet.
+    pub const EMPTY: Self = Self {
+        packet: Packet::EMPTY,
+        key: [0; 3],
+        asked: Asked { endpoint: 0, opened: Direction::Inbound, protocol: 0, port: 0, peer: Address([0; 2]) },
+        word: 0,
+        state: 0,
+        judged: 0,
+        situation: 0,
+        evidence: 0,
+    };
+
+    /// A sheet with a packet on it.
+    pub const fn of(packet: Packet) -> Self {
+        Self { packet, ..Self::EMPTY }
+    }
+}
+
+/// What [`look`] found.
+mod situation {
+    /// No entry; the packet opens, or is of a protocol without openings.
+    pub(super) const FRESH: u64 = 0;
+    /// No entry; TCP that opens nothing.
+    pub(super) const ADOPTED: u64 = 1;
+    /// A live entry of another epoch.
+    pub(super) const AGAIN: u64 = 2;
+    /// A live entry, and an opening packet.
+    pub(super) const REOPENED: u64 = 3;
+    /// A tombstone, and a packet that asks again.
+    pub(super) const BURIED: u64 = 4;
+    /// To or from a group: judged each time, without an entry.
+    pub(super) const GROUP: u64 = 5;
+}
+
+/// Judges the packet on the sheet. Everything it learns on the way (entries, shares, fragments) is in
+/// `tables`; the ports of a later fragment are filled in.
 #[inline(always)]
-pub fn decide<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> Verdict {
+pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict {
     // Nearly all packets are whole and of a flow.
-    if packet.kind as u8 > Kind::Echo as u8 || !matches!(packet.fragment, Fragment::Whole) {
-        let special = special(tables, hook, packet);
-        if special != OF_A_FLOW {
+    if sheet.packet.kind as u8 > Kind::Echo as u8 || !matches!(sheet.packet.fragment, Fragment::Whole) {
+        let special = special(tables, hook, &mut sheet.packet);
+        if special != NOT_YET {
             return Verdict(special);
         }
     }
-    let k = &packet.key;
+    let k = &sheet.packet.key;
     let (local, peer, local_port, peer_port) = match hook.direction {
         Direction::Inbound => (k.destination, k.source, k.destination_port, k.source_port),
         Direction::Outbound => (k.source, k.destination, k.source_port, k.destination_port),
     };
-    let own = own_index(tables, hook.endpoint, local);
-    let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol);
+    let own = own_index(tables, hook.endpoint, &local);
+    sheet.key = connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol);
     if own != NOT_OWN
-        && let Some(entry) = tables.connection(&key)
+        && let Some(entry) = tables.connection(&sheet.key)
     {
+        let packet = &sheet.packet;
         let state = State(entry[word::STATE].get());
         let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
-        let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(Phase::Established, k.protocol);
+        let idle = hook.now.wrapping_sub(entry[word::LAST_SEEN].get());
         // Established, judged in this epoch, nothing new in its flags: the packet nearly all packets are.
-        if matches!(state.phase(), Phase::Established) && alive && current && !packet.opens_connection() {
+        if matches!(state.phase(), Phase::Established)
+            && idle <= lifetime(Phase::Established, packet.key.protocol)
+            && current
+            && !packet.opens_connection()
+        {
             let signs = entry[word::SIGNS].get();
             if signs | sign(hook.direction, packet.tcp_flags) == signs && !ends_sctp(packet) {
                 meter(tables, &entry, hook, packet);
-                return established(&entry, state);
+                return of_entry(&entry, state, Reason::Established);
             }
         }
     }
-    rarely(tables, hook, packet, &key)
+    let found = look(tables, hook, sheet);
+    if found != NOT_YET {
+        return Verdict(found);
+    }
+    sheet.judged = judge(tables, &sheet.asked, &mut sheet.word).verdict().0;
+    settle(tables, hook, sheet)
 }
 
 /// The verdict on a packet that could not be parsed.
@@ -184,11 +251,6 @@ pub fn refuse(error: ParseError) -> Verdict {
 #[inline(always)]
 const fn plain(reason: Reason) -> Verdict {
     Verdict::new(reason).as_news()
-}
-
-#[inline(always)]
-fn established(entry: &[Cell<u64>; 9], state: State) -> Verdict {
-    of_entry(entry, state, Reason::Established)
 }
 
 /// A verdict with the rules and the staged answer that an entry keeps.
@@ -203,29 +265,36 @@ const NOT_OWN: u32 = 4;
 
 /// Which of the endpoint's own addresses this is, or [`NOT_OWN`].
 #[inline(always)]
-fn own_index<T: Tables>(tables: &T, endpoint: u32, address: Address) -> u32 {
+fn own_index<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> u32 {
     let family = if address.is_v4() { 0 } else { 1 };
-    if tables.own_address(endpoint, family) == address && address != Address([0; 2]) {
+    if tables.own_address(endpoint, family) == *address && *address != Address([0; 2]) {
         return family as u32;
     }
     further_own_index(tables, endpoint, address)
 }
 
 #[inline(never)]
-fn further_own_index<T: Tables>(tables: &T, endpoint: u32, address: Address) -> u32 {
-    if address == Address([0; 2]) {
+fn further_own_index<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> u32 {
+    if *address == Address([0; 2]) {
         NOT_OWN
-    } else if tables.own_address(endpoint, 2) == address {
+    } else if tables.own_address(endpoint, 2) == *address {
         2
-    } else if tables.own_address(endpoint, 3) == address {
+    } else if tables.own_address(endpoint, 3) == *address {
         3
     } else {
         NOT_OWN
     }
 }
 
-/// What [`special`] returns for a packet that goes on like any other of its flow; no verdict has this word.
-const OF_A_FLOW: u64 = u64::MAX;
+/// The own address index in a connection's key.
+#[inline(always)]
+const fn own_of(key: &ConnectionKey) -> u32 {
+    (key[2] >> 40) as u32 & 7
+}
+
+/// What [`special`], [`look`] and [`settle_standing`] return where there is more to do; no verdict has
+/// this word.
+const NOT_YET: u64 = u64::MAX;
 
 /// What is no whole packet of a flow: fragments find their ports, everything else its verdict.
 #[inline(never)]
@@ -233,7 +302,7 @@ fn special<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
     match packet.kind {
         Kind::IcmpError => icmp_error(tables, hook, packet).0,
         Kind::Transport | Kind::Echo | Kind::Portless | Kind::LaterFragment => {
-            if matches!(packet.fragment, Fragment::Whole) { OF_A_FLOW } else { fragment(tables, hook, packet) }
+            if matches!(packet.fragment, Fragment::Whole) { NOT_YET } else { fragment(tables, hook, packet) }
         }
         _ => neighbor(tables, hook, packet).0,
     }
@@ -257,8 +326,8 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
         Direction::Inbound => k.destination,
         Direction::Outbound => k.source,
     };
-    if own_index(tables, hook.endpoint, local) == NOT_OWN {
-        return OF_A_FLOW;
+    if own_index(tables, hook.endpoint, &local) == NOT_OWN {
+        return NOT_YET;
     }
     let key: FragmentRecordKey = [
         k.source.0[0],
@@ -272,18 +341,18 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
     ];
     if matches!(packet.fragment, Fragment::First) {
         tables.remember(&key, u32::from(k.source_port) | u32::from(k.destination_port) << 16);
-        return OF_A_FLOW;
+        return NOT_YET;
     }
     let Some(ports) = tables.fragment(&key) else { return plain(Reason::FragmentWithoutFirst).0 };
     k.source_port = ports as u16;
     k.destination_port = (ports >> 16) as u16;
-    OF_A_FLOW
+    NOT_YET
 }
 
 /// An ICMP error passes if the packet inside it belongs to a connection that is allowed now.
 #[inline(always)]
 fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
-    if own_index(tables, hook.endpoint, local_of(hook, packet)) == NOT_OWN {
+    if own_index(tables, hook.endpoint, &local_of(hook, packet)) == NOT_OWN {
         return match hook.direction {
             Direction::Outbound => plain(Reason::Spoofed),
             Direction::Inbound => plain(Reason::NotForThisPod),
@@ -296,7 +365,7 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
         Direction::Inbound => (packet.key.destination, quoted.address, quoted.source_port, quoted.destination_port),
         Direction::Outbound => (quoted.address, packet.key.destination, quoted.destination_port, quoted.source_port),
     };
-    let own = own_index(tables, hook.endpoint, local);
+    let own = own_index(tables, hook.endpoint, &local);
     let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, quoted.protocol);
     if own == NOT_OWN {
         return plain(Reason::UnrelatedIcmpError);
@@ -357,144 +426,197 @@ fn claims_its_own<T: Tables>(tables: &T, endpoint: u32, packet: &Packet) -> bool
 
 #[inline(never)]
 fn is_own_on_link<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> bool {
-    own_index(tables, endpoint, *address) != NOT_OWN
+    own_index(tables, endpoint, address) != NOT_OWN
         || (tables.own_address(endpoint, LINK_LOCAL) == *address && *address != Address([0; 2]))
 }
 
-/// Everything of a flow that is not the established path: what the entry says, whom to ask, what to
-/// keep of the answer. One function with one question in it, since the verifier walks it once a caller.
+/// What the tables know of the packet's flow: a verdict where that decides it, else [`NOT_YET`], with
+/// the question to policy on the sheet.
 #[inline(never)]
-fn rarely<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, key: &ConnectionKey) -> Verdict {
-    let peer = Address([key[0], key[1]]);
-    let opens = packet.opens_connection();
+fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
+    let peer = Address([sheet.key[0], sheet.key[1]]);
     let outbound = matches!(hook.direction, Direction::Outbound);
-    // Multicast and broadcast are judged each time, without an entry.
-    let group = peer.is_multicast() || peer.is_broadcast();
-    let mut to_group = outbound && group;
-    if (key[2] >> 40) as u32 & 7 == NOT_OWN {
-        let destination = packet.key.destination;
-        to_group = !outbound && (destination.is_multicast() || destination.is_broadcast());
-        if !to_group {
-            return plain(if outbound { Reason::Spoofed } else { Reason::NotForThisPod });
+    sheet.state = 0;
+    sheet.evidence = Evidence::None as u64;
+    sheet.situation = situation::GROUP;
+    if own_of(&sheet.key) == NOT_OWN {
+        let destination = sheet.packet.key.destination;
+        if outbound {
+            return plain(Reason::Spoofed).0;
+        }
+        if !destination.is_multicast() && !destination.is_broadcast() {
+            return plain(Reason::NotForThisPod).0;
+        }
+    } else if !outbound || (!peer.is_multicast() && !peer.is_broadcast()) {
+        let found = look_at_entry(tables, hook, sheet);
+        if found != NOT_YET {
+            return found;
         }
     }
-    let mut found = if to_group { None } else { tables.connection(key) };
-    let mut state = State(0);
-    if let Some(entry) = &found {
-        state = State(entry[word::STATE].get());
-        if hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) > lifetime(state.phase(), packet.key.protocol) {
-            retire(tables, hook, key, entry, state);
-            tables.remove(key);
-            found = None;
-        }
+    let mut opened = hook.direction;
+    if sheet.packet.opens_connection() {
+        sheet.evidence = Evidence::Opening as u64;
+    } else if sheet.situation == situation::AGAIN {
+        opened = State(sheet.state).opened();
+    } else if sheet.situation == situation::ADOPTED {
+        (opened, sheet.evidence) = orientation(tables, hook, &sheet.packet);
     }
+    let k = &sheet.packet.key;
+    // The server's port, seen from this packet.
+    let port = if opened as u8 == hook.direction as u8 { k.destination_port } else { k.source_port };
+    sheet.asked = Asked { endpoint: hook.endpoint, opened, protocol: k.protocol, port, peer };
+    NOT_YET
+}
+
+/// What an entry says of the packet: a verdict, or [`NOT_YET`] with state and situation on the sheet.
+#[inline(never)]
+fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
+    let packet = &sheet.packet;
+    let opens = packet.opens_connection();
+    let tcp = packet.key.protocol == TCP;
+    sheet.situation = if tcp && !opens { situation::ADOPTED } else { situation::FRESH };
+    let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
+    let state = State(entry[word::STATE].get());
+    if hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) > lifetime(state.phase(), packet.key.protocol) {
+        retire(tables, hook, &sheet.key, &entry);
+        return NOT_YET;
+    }
+    sheet.state = state.0;
     let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
     let tombstone = matches!(state.phase(), Phase::Tombstone);
-    let same_way = state.opened() as u8 == hook.direction as u8;
-    if let Some(entry) = &found
-        && !opens
-    {
-        if tombstone {
-            // Only an allowed opening replaces a tombstone; protocols without one ask again, in the
-            // direction that was denied, once policy has changed.
-            if current || packet.key.protocol == TCP || !same_way {
-                return standing_denial(tables, hook, packet, entry, state);
-            }
-        } else if current {
-            meter(tables, entry, hook, packet);
-            let room = advance(tables, hook, packet, entry);
-            return if room { established(entry, state) } else { plain(Reason::EstablishedFull) };
+    if opens {
+        sheet.situation = if tombstone { situation::BURIED } else { situation::REOPENED };
+        return NOT_YET;
+    }
+    if tombstone {
+        // Only an allowed opening replaces a tombstone; protocols without one ask again, in the
+        // direction that was denied, once policy has changed.
+        if current || tcp || state.opened() as u8 != hook.direction as u8 {
+            return standing_denial(tables, hook, packet, &entry, state).0;
         }
+        sheet.situation = situation::BURIED;
+        return NOT_YET;
     }
-    let live = found.is_some() && !tombstone;
-    let adopts = found.is_none() && !to_group && packet.key.protocol == TCP && !opens;
-    let (mut opened, mut evidence) = (hook.direction, if opens { Evidence::Opening } else { Evidence::None });
-    if live && !opens {
-        opened = state.opened();
-    } else if adopts {
-        (opened, evidence) = orientation(tables, hook, packet);
+    if !current {
+        sheet.situation = situation::AGAIN;
+        return NOT_YET;
     }
-    let mut epoch_word = 0;
-    let (verdict, admission) = ask(tables, hook, packet, &peer, opened, state, live && !opens, &mut epoch_word);
-    let mut verdict = verdict;
-    if to_group || verdict.is(Reason::NotReady) {
+    meter(tables, &entry, hook, packet);
+    if advance(tables, hook, packet, &entry) {
+        of_entry(&entry, state, Reason::Established).0
+    } else {
+        plain(Reason::EstablishedFull).0
+    }
+}
+
+/// What policy's answer means for this packet, and what is kept of it.
+#[inline(never)]
+fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> Verdict {
+    let situation = sheet.situation;
+    let mut verdict = Verdict(sheet.judged);
+    if verdict.is(Reason::NotReady) || situation == situation::GROUP {
         return verdict.as_news();
     }
-    let epoch = epoch_of(epoch_word);
-    if let Some(entry) = &found
-        && live
-    {
-        if !verdict.allows() {
-            // An opening denied the other way round says nothing of what was allowed this way.
-            return if !opens || same_way {
-                revoke(tables, hook, packet, entry, state.with_epoch(epoch), verdict)
-            } else {
-                verdict.as_news()
-            };
-        }
-        if !opens || !matches!(state.phase(), Phase::Closed) {
-            if !opens || same_way {
-                entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
-                entry[word::RULES].set(verdict.rules());
-            }
-            meter(tables, entry, hook, packet);
-            if opens {
-                return verdict;
-            }
-            let room = advance(tables, hook, packet, entry);
-            return if room { verdict.with_reason(Reason::Rejudged).as_news() } else { plain(Reason::EstablishedFull) };
+    let special = if situation == situation::AGAIN {
+        State(sheet.state).admission() as u8
+    } else {
+        exemption(tables, hook, &sheet.asked)
+    };
+    let mut admission = Admission::Policy;
+    if special == Admission::OwnNode as u8 {
+        (verdict, admission) = (exempt(verdict, Reason::OwnNode), Admission::OwnNode);
+    } else if special == Admission::Itself as u8 {
+        (verdict, admission) = (exempt(verdict, Reason::Itself), Admission::Itself);
+    } else if special == MASQUERADED && !verdict.allows() {
+        verdict = verdict.with_reason(Reason::NoRuleMasqueraded);
+    }
+    if situation == situation::AGAIN || situation == situation::REOPENED {
+        let standing = settle_standing(tables, hook, sheet, verdict);
+        if standing != NOT_YET {
+            return Verdict(standing);
         }
     }
-    let mut made =
-        State::new(epoch, admission, Phase::HalfOpen, opened, evidence, verdict.reason()).with_staged(verdict.staged());
+    let opened = sheet.asked.opened;
+    let mut made = State::new(epoch_of(sheet.word), admission, Phase::HalfOpen, opened, sheet.evidence)
+        .with_staged(verdict.staged());
     if !verdict.allows() {
-        if adopts && verdict.is(Reason::NoRule) {
+        if situation == situation::ADOPTED && verdict.is(Reason::NoRule) {
             verdict = verdict.with_reason(Reason::NotAdopted);
         }
-        made = made.with_phase(Phase::Tombstone).with_reason(verdict.reason());
-        if let Some(entry) = &found {
-            // A tombstone is here already.
-            entry[word::STATE].set(made.0);
-            entry[word::RULES].set(verdict.rules());
-            meter(tables, entry, hook, packet);
-            return if is_quiet(entry, hook.now) { verdict.as_news() } else { verdict };
-        }
-    } else if adopts {
+        made = made.with_phase(Phase::Tombstone);
+    } else if situation == situation::ADOPTED {
         if matches!(admission, Admission::Policy) {
             let own_way = opened as u8 == hook.direction as u8;
             verdict = verdict.with_reason(if own_way { Reason::Adopted } else { Reason::AdoptedInReverse });
         }
-        let phase = if packet.tcp_flags & tcp::RST != 0 { Phase::Closed } else { Phase::Established };
-        made = made.with_phase(phase).adopted_one().with_reason(verdict.reason());
+        let phase = if sheet.packet.tcp_flags & tcp::RST != 0 { Phase::Closed } else { Phase::Established };
+        made = made.with_phase(phase).adopted_one();
     }
-    if let Some(entry) = &found {
-        retire(tables, hook, key, entry, state);
-        tables.remove(key);
-    }
-    enter(tables, hook, packet, key, made, verdict).as_news()
+    Verdict(enter(tables, hook, sheet, made.with_reason(verdict.0 as u8).0, verdict.0))
 }
 
-/// Stores a new entry, if the endpoint's share and the table have room: without an entry an allowed
-/// flow is denied, and a denial stands all the same.
-#[inline(always)]
-fn enter<T: Tables>(
-    tables: &T,
-    hook: &Hook,
-    packet: &Packet,
-    key: &ConnectionKey,
-    state: State,
-    verdict: Verdict,
-) -> Verdict {
+/// Policy's answer on a live entry: it goes on, or is revoked. [`NOT_YET`]: it was closed and is
+/// opened anew.
+#[inline(never)]
+fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet, verdict: Verdict) -> u64 {
+    let packet = &sheet.packet;
+    let state = State(sheet.state);
+    let opens = sheet.situation == situation::REOPENED;
+    let same_way = !opens || state.opened() as u8 == hook.direction as u8;
+    // An opening denied the other way round says nothing of what was allowed this way.
+    if !verdict.allows() && !same_way {
+        return verdict.as_news().0;
+    }
+    if verdict.allows() && opens && matches!(state.phase(), Phase::Closed) {
+        return NOT_YET;
+    }
+    let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
+    let epoch = epoch_of(sheet.word);
+    if !verdict.allows() {
+        return revoke(tables, hook, packet, &entry, state.with_epoch(epoch), verdict).0;
+    }
+    if same_way {
+        entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
+        entry[word::RULES].set(verdict.rules());
+    }
+    meter(tables, &entry, hook, packet);
+    if opens {
+        return verdict.0;
+    }
+    if !advance(tables, hook, packet, &entry) {
+        return plain(Reason::EstablishedFull).0;
+    }
+    verdict.with_reason(Reason::Rejudged).as_news().0
+}
+
+/// Stores a new entry, over a tombstone or a closed connection that may be there, if the endpoint's
+/// share and the table have room: without an entry an allowed flow is denied, and a denial stands all
+/// the same.
+#[inline(never)]
+fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet, state: u64, verdict: u64) -> u64 {
+    let (state, verdict, packet) = (State(state), Verdict(verdict), &sheet.packet);
+    let tombstone = matches!(state.phase(), Phase::Tombstone);
+    if sheet.state != 0
+        && let Some(entry) = tables.connection(&sheet.key)
+    {
+        if tombstone {
+            // A tombstone is here already; what else is live is revoked, not entered.
+            entry[word::STATE].set(state.0);
+            entry[word::RULES].set(verdict.rules());
+            meter(tables, &entry, hook, packet);
+            return if is_quiet(&entry, hook.now) { verdict.as_news().0 } else { verdict.0 };
+        }
+        retire(tables, hook, &sheet.key, &entry);
+    }
     let share = state.share();
     let limits = tables.limits();
     let (limit, full) = match share {
         Share::HalfOpen => (limits.half_open, Reason::HalfOpenFull),
         Share::Established => (limits.established, Reason::EstablishedFull),
-        Share::Tombstone => (limits.tombstones, Reason::NoRule),
+        Share::Tombstone => (limits.tombstones, verdict.reason()),
     };
-    let tombstone = matches!(share, Share::Tombstone);
     if tables.in_use(hook.endpoint, share) >= limit {
-        return if tombstone { verdict } else { verdict.with_reason(full).without_rule() };
+        return without_entry(tombstone, verdict, full);
     }
     let mut signs = sign(hook.direction, packet.tcp_flags);
     if tombstone {
@@ -513,18 +635,24 @@ fn enter<T: Tables>(
         (1 - inbound) * bytes,
         signs,
     ];
-    if tables.insert(key, &record).is_err() {
-        return if tombstone { verdict } else { verdict.with_reason(Reason::TableFull).without_rule() };
+    if tables.insert(&sheet.key, &record).is_err() {
+        return without_entry(tombstone, verdict, Reason::TableFull);
     }
     tables.take(hook.endpoint, share);
-    verdict
+    verdict.as_news().0
+}
+
+#[inline(always)]
+fn without_entry(tombstone: bool, verdict: Verdict, full: Reason) -> u64 {
+    if tombstone { verdict.as_news().0 } else { verdict.with_reason(full).without_rule().as_news().0 }
 }
 
 /// An entry goes: its counters are reported, its share has room again.
 #[inline(always)]
-fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9], state: State) {
+fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
     tables.ended(key, entry);
-    tables.release(hook.endpoint, state.share());
+    tables.release(hook.endpoint, State(entry[word::STATE].get()).share());
+    tables.remove(key);
 }
 
 /// What matches a tombstone is denied, metered where it passes, and news once a second.
@@ -553,39 +681,6 @@ fn is_quiet(entry: &[Cell<u64>; 9], now: Nanos) -> bool {
     true
 }
 
-/// What policy, or an exemption from it, says of a connection opened in the direction `opened`.
-/// `again`: it stands, and what admitted it decides.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inline: no call is made")]
-fn ask<T: Tables>(
-    tables: &T,
-    hook: &Hook,
-    packet: &Packet,
-    peer: &Address,
-    opened: Direction,
-    state: State,
-    again: bool,
-    word: &mut u64,
-) -> (Verdict, Admission) {
-    // The server's port, seen from this packet.
-    let port = if opened as u8 == hook.direction as u8 { packet.key.destination_port } else { packet.key.source_port };
-    let asked = Asked { endpoint: hook.endpoint, opened, protocol: packet.key.protocol, port, peer: *peer };
-    let verdict = judge(tables, &asked, word).verdict();
-    if verdict.is(Reason::NotReady) {
-        return (verdict, Admission::Policy);
-    }
-    let special = if again { state.admission() as u8 } else { exemption(tables, hook, peer, opened) };
-    if special == Admission::OwnNode as u8 {
-        (exempt(verdict, Reason::OwnNode), Admission::OwnNode)
-    } else if special == Admission::Itself as u8 {
-        (exempt(verdict, Reason::Itself), Admission::Itself)
-    } else if special == MASQUERADED && !verdict.allows() {
-        (verdict.with_reason(Reason::NoRuleMasqueraded), Admission::Policy)
-    } else {
-        (verdict, Admission::Policy)
-    }
-}
-
 #[inline(always)]
 const fn exempt(verdict: Verdict, reason: Reason) -> Verdict {
     let verdict = verdict.with_reason(reason).without_rule();
@@ -601,8 +696,8 @@ const MASQUERADED: u8 = u8::MAX;
 
 /// Whether an opening is exempt from policy, as an [`Admission`]: the pod to itself, its own node to it.
 #[inline(never)]
-fn exemption<T: Tables>(tables: &T, hook: &Hook, peer: &Address, opened: Direction) -> u8 {
-    if own_index(tables, hook.endpoint, *peer) != NOT_OWN {
+fn exemption<T: Tables>(tables: &T, hook: &Hook, asked: &Asked) -> u8 {
+    if own_index(tables, hook.endpoint, &asked.peer) != NOT_OWN {
         // What the node sends back over this very link after translation is the pod itself; where a
         // bridge hides that, it is judged as what it looks like.
         let comes_back = hook.ingress_ifindex == hook.ifindex;
@@ -611,8 +706,8 @@ fn exemption<T: Tables>(tables: &T, hook: &Hook, peer: &Address, opened: Directi
             _ => Admission::Itself as u8,
         };
     }
-    let inbound = matches!((hook.direction, opened), (Direction::Inbound, Direction::Inbound));
-    if !inbound || !matches!(tables.node(*peer), Node::Own) {
+    let inbound = matches!((hook.direction, asked.opened), (Direction::Inbound, Direction::Inbound));
+    if !inbound || !matches!(tables.node(asked.peer), Node::Own) {
         return Admission::Policy as u8;
     }
     if hook.ingress_ifindex == 0 { Admission::OwnNode as u8 } else { MASQUERADED }
@@ -622,21 +717,21 @@ fn exemption<T: Tables>(tables: &T, hook: &Hook, peer: &Address, opened: Directi
 /// and if they show nothing, as the packet goes. While the tombstones' share is full, some denial
 /// may have left none, and nothing is taken for the reply to something.
 #[inline(always)]
-fn orientation<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> (Direction, Evidence) {
+fn orientation<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> (Direction, u64) {
     let from_peer = match hook.direction {
         Direction::Inbound => packet.key,
         Direction::Outbound => packet.key.reversed(),
     };
     let shown = match tables.sockets(hook.endpoint, &from_peer) {
-        Sockets::None => return (hook.direction, Evidence::None),
+        Sockets::None => return (hook.direction, Evidence::None as u64),
         Sockets::Client => Direction::Outbound,
         Sockets::Server => Direction::Inbound,
     };
     let full = tables.in_use(hook.endpoint, Share::Tombstone) >= tables.limits().tombstones;
     if full && shown as u8 != hook.direction as u8 {
-        return (hook.direction, Evidence::None);
+        return (hook.direction, Evidence::None as u64);
     }
-    (shown, Evidence::Socket)
+    (shown, Evidence::Socket as u64)
 }
 
 /// A live entry becomes a tombstone. `state` has the epoch of the judgement already.
@@ -653,7 +748,7 @@ fn revoke<T: Tables>(
     tables.take(hook.endpoint, Share::Tombstone);
     let verdict = verdict.with_reason(Reason::Revoked).without_rule();
     entry[word::STATE]
-        .set(state.with_phase(Phase::Tombstone).with_staged(verdict.staged()).with_reason(Reason::Revoked).0);
+        .set(state.with_phase(Phase::Tombstone).with_staged(verdict.staged()).with_reason(Reason::Revoked as u8).0);
     entry[word::RULES].set(verdict.rules());
     let signs = entry[word::SIGNS].get();
     entry[word::SIGNS].set(signs & 0xffff_ffff | (hook.now >> 20 & 0xffff_ffff) << 32);

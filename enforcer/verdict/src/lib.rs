@@ -17,7 +17,7 @@ mod reason;
 mod tables;
 
 pub use connection::{Admission, Evidence, Phase, Share, Staged, State, lifetime};
-pub use decide::{Hook, News, Verdict, decide, refuse};
+pub use decide::{Hook, News, Sheet, Verdict, decide, refuse};
 pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;

@@ -34,6 +34,12 @@ pub trait PacketBytes {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
     /// Length of the whole packet on the wire, link-layer header included.
     fn length(&self) -> u32;
+    /// The same number. The kernel program passes it through memory, so that the verifier forgets what
+    /// it knew of it: the ways through the headers then meet again instead of multiplying.
+    #[inline(always)]
+    fn forget(&self, offset: usize) -> usize {
+        offset
+    }
 }
 
 impl PacketBytes for [u8] {
@@ -305,7 +311,7 @@ fn read<const N: usize, P: PacketBytes + ?Sized>(
     offset: usize,
     cut: ParseError,
 ) -> Result<[u8; N], ParseError> {
-    if offset + N > HEADER_LIMIT {
+    if offset > HEADER_LIMIT - N {
         return Err(ParseError::HeadersTooLong);
     }
     packet.read(offset).ok_or(cut)
@@ -333,6 +339,7 @@ fn tagged<P: PacketBytes + ?Sized>(
         ethertype = u16::from_be_bytes(read(packet, offset + 2, ParseError::TruncatedLink)?);
         offset += 4;
     }
+    let offset = packet.forget(offset);
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(packet, offset, out),
         ETHERTYPE_IPV6 => ipv6(packet, offset, out),
@@ -427,6 +434,7 @@ fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &m
         if !is_extension(out.key.protocol) {
             return Ok(offset as u16);
         }
+        offset = packet.forget(offset);
         let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
         let length = usize::from(h[1]);
         match out.key.protocol {
@@ -448,7 +456,7 @@ fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &m
 }
 
 /// The transport header at `offset`, of a packet that ends before `end`.
-#[inline(always)]
+#[inline(never)]
 fn transport<P: PacketBytes + ?Sized>(
     packet: &P,
     offset: usize,
@@ -460,7 +468,8 @@ fn transport<P: PacketBytes + ?Sized>(
         return Ok(());
     }
     let cut = ParseError::TruncatedTransport;
-    let room = end.saturating_sub(offset);
+    let room = packet.forget(end.saturating_sub(offset));
+    let offset = packet.forget(offset);
     match out.key.protocol {
         TCP => {
             let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, offset, cut)? };

@@ -96,3 +96,84 @@ fn community_id(key: &FlowKey) -> String {
     calculate_community_id(0, source, destination, port(source_port), port(destination_port), key.protocol, false)
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::Address;
+    use model::record::{EndReason, FlowSource, FlowVerdict, ObservedAt};
+
+    fn event(source: [u8; 4], destination: [u8; 4], protocol: u8) -> FlowEvent {
+        FlowEvent {
+            key: FlowKey {
+                source: Address::v4(source),
+                destination: Address::v4(destination),
+                source_port: 1122,
+                destination_port: 3344,
+                protocol,
+            },
+            direction_rule: DirectionRule::Unknown,
+            observed_at: ObservedAt::Client,
+            flow_start: 5,
+            start: 5,
+            end: 6,
+            packets_to_server: 1,
+            packets_to_client: 2,
+            bytes_to_server: 3,
+            bytes_to_client: 4,
+            tcp_flags_to_server: 5,
+            tcp_flags_to_client: 6,
+            adopted: false,
+            verdict: FlowVerdict::Observed,
+            reason: "".into(),
+            rule: None,
+            policy_generation: 0,
+            staged_verdict: FlowVerdict::Observed,
+            staged_reason: "".into(),
+            end_reason: EndReason::Active,
+            rtt_us: None,
+            interface: "eth0".into(),
+            source: FlowSource::Pcap,
+        }
+    }
+
+    #[test]
+    fn a_flow_told_from_its_other_end_and_back_is_the_same() {
+        let event = event([1, 2, 3, 4], [5, 6, 7, 8], flow::UDP);
+        let flipped_once = flipped(event.clone());
+        assert_eq!(flipped_once.key, event.key.reversed());
+        assert_eq!((flipped_once.packets_to_server, flipped_once.bytes_to_client), (2, 3));
+        assert_eq!((flipped_once.tcp_flags_to_server, flipped_once.observed_at), (6, ObservedAt::Server));
+        assert_eq!(flipped(flipped_once), event);
+    }
+
+    #[test]
+    fn the_flow_id_is_of_the_flow_not_of_the_slice_or_the_direction() {
+        let first = event([1, 2, 3, 4], [5, 6, 7, 8], flow::TCP);
+        let id = flow_id("node-1", &first);
+        assert_eq!(id.len(), 16);
+        let later = FlowEvent { start: 70, end: 80, packets_to_server: 9, ..first.clone() };
+        assert_eq!(flow_id("node-1", &later), id);
+        assert_eq!(flow_id("node-1", &flipped(first.clone())), id);
+        for other in [
+            flow_id("node-2", &first),
+            flow_id("node-1", &FlowEvent { flow_start: 6, ..first.clone() }),
+            flow_id("node-1", &FlowEvent { interface: "eth1".into(), ..first.clone() }),
+            flow_id("node-1", &FlowEvent { source: FlowSource::Kernel, ..first.clone() }),
+            flow_id("node-1", &event([1, 2, 3, 4], [5, 6, 7, 8], flow::UDP)),
+            flow_id("node-1", &event([1, 2, 3, 5], [5, 6, 7, 8], flow::TCP)),
+        ] {
+            assert_ne!(other, id);
+        }
+    }
+
+    /// The examples of the specification's baseline, which Zeek and Suricata agree on.
+    #[test]
+    fn the_community_id_is_the_one_other_tools_write() {
+        let tcp = event([1, 2, 3, 4], [5, 6, 7, 8], flow::TCP).key;
+        assert_eq!(community_id(&tcp), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+        assert_eq!(community_id(&tcp.reversed()), "1:wCb3OG7yAFWelaUydu0D+125CLM=");
+        let echo = event([192, 168, 0, 89], [192, 168, 0, 1], flow::ICMP).key;
+        assert_eq!(community_id(&echo), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
+    }
+}

@@ -7,7 +7,7 @@ use model::{
     record::{FlowEvent, FlowRecord, Gap, UnixNanos},
     view::AddressView,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// One node's observer: events in, log and ledger out.
 pub struct Observer {
@@ -16,19 +16,23 @@ pub struct Observer {
     ledger: Ledger,
     node: Arc<str>,
     instance: Arc<str>,
+    unknown_ends: BTreeMap<&'static str, u64>,
 }
 
 impl Observer {
     /// An observer that writes to `writer`. `instance` names it in the ledger: node and start, so that a restarted
     /// observer's counts add to those of the one before.
     pub fn new(writer: Writer, view: AddressView, node: &str, instance: &str) -> Self {
-        Self { view, writer, ledger: Ledger::default(), node: node.into(), instance: instance.into() }
+        Self { view, writer, ledger: Ledger::default(), node: node.into(), instance: instance.into(), unknown_ends: BTreeMap::new() }
     }
 
     /// Attributes an event, counts it in the ledger and appends it to the log. After an error the event is counted in the
     /// ledger, and in the log's next gap where it could not be written; observing may go on.
     pub fn observe(&mut self, event: FlowEvent) -> Result<FlowRecord, Error> {
         let record = attribute(&self.view, &self.node, event);
+        for reason in [&record.client, &record.server].into_iter().filter_map(|end| end.unknown_reason) {
+            *self.unknown_ends.entry(reason).or_default() += 1;
+        }
         self.ledger.add(&self.instance, &record);
         self.writer.append(&record)?;
         Ok(record)
@@ -53,6 +57,11 @@ impl Observer {
     /// What was learned so far.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Ends of rows that could not be attributed, by reason.
+    pub fn unknown_ends(&self) -> &BTreeMap<&'static str, u64> {
+        &self.unknown_ends
     }
 
     /// What the log's writer did so far.

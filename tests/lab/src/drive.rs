@@ -399,8 +399,9 @@ impl Run<'_> {
             }
             Happening::Dies { workload, address_to } => {
                 let Some(pod) = lab.world().living_of(&workload).next().cloned() else { return Ok(None) };
-                lab.end_pod(&pod, Ending::Deleted, on_change)?;
+                // The replacement first, as in a rolling update: whoever calls always finds somebody.
                 play(&lab.add_pod(&workload, None, on_change)?);
+                lab.end_pod(&pod, Ending::Deleted, on_change)?;
                 Ok(address_to.map(|(to, after)| {
                     (after, Happening::AddressGoesTo { workload: to, addresses: pod.addresses.clone() })
                 }))

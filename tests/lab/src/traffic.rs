@@ -106,7 +106,7 @@ pub struct Job {
     pub lives: Time,
 }
 
-/// A pod dies, its controller replaces it, and its address goes to another workload's new pod.
+/// A pod is replaced by a new one and dies, and its address goes to another workload's new pod.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {

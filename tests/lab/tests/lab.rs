@@ -1,6 +1,6 @@
 //! The lab, brought up and taken down for real. Needs root.
 
-use lab::{Attack, Error, Expect, Lab, Options, Outcome, Scenario, Stage};
+use lab::{Lab, LabPod, Options, Outcome, Scenario};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -49,4 +49,56 @@ fn every_call_of_a_round_is_answered_over_both_families_and_nothing_is_left() {
     }
     lab.down();
     nothing_is_left(&options);
+}
+
+#[test]
+fn shop_plays_every_edge_and_an_address_changes_hands_within_seconds() {
+    let Some(options) = options() else { return };
+    let scenario = scenario("shop");
+    let begun = Instant::now();
+    let lab = Lab::up(&scenario, &options).unwrap();
+    println!("up in {:?}, {} pods", begun.elapsed(), lab.pods().len());
+
+    let begun = Instant::now();
+    let outcomes = lab.round(&mut |_| ()).unwrap();
+    println!("a round of {} calls in {:?}", outcomes.len(), begun.elapsed());
+    let failed: Vec<String> = outcomes.iter().filter(|o| !o.answered()).map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+
+    let mut changes = 0;
+    let report = lab.run(Duration::from_secs(8), &mut |_| changes += 1).unwrap();
+    println!("{:?} in 8 s, {changes} changes", report.total());
+    let failed: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    for call in &scenario.calls {
+        assert!(report.by_call.get(&call.id).is_some_and(|tally| tally.answered > 0), "{} never occurred", call.to);
+    }
+
+    let pods = lab.pods();
+    let dead = pods.iter().find(|pod| pod.workload.name == "promo" && pod.ended.is_some()).unwrap();
+    let heir = pods.iter().find(|pod| pod.uid != dead.uid && pod.addresses == dead.addresses).unwrap();
+    assert_eq!(heir.workload.name, "reviews");
+    let pause = heir.started.duration_since(dead.ended.unwrap().at);
+    assert!(pause.is_positive() && pause.as_secs() < 3, "{pause:?}");
+    assert!(pods.iter().any(|pod| pod.workload.kind == "CronJob" && pod.ended.is_some()));
+    whose_address_it_was_depends_on_the_time(&lab, dead, heir);
+
+    for attack in &scenario.attacks {
+        for outcome in lab.attack(attack).unwrap() {
+            assert!(outcome.answered(), "nothing enforces, so an attack succeeds: {outcome}");
+        }
+    }
+    lab.down();
+    nothing_is_left(&options);
+}
+
+fn whose_address_it_was_depends_on_the_time(lab: &Lab, dead: &LabPod, heir: &LabPod) {
+    let cluster = lab.cluster().unwrap();
+    let view = model::view::AddressView::new(&cluster);
+    let who = |at: jiff::Timestamp| {
+        let nanos = i64::try_from(at.as_nanosecond()).unwrap();
+        view.end(dead.addresses[0], 8080, nanos).pod_uid.map(|uid| uid.to_string())
+    };
+    assert_eq!(who(dead.started), Some(dead.uid.clone()));
+    assert_eq!(who(heir.started), Some(heir.uid.clone()));
 }

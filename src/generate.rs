@@ -1,0 +1,100 @@
+//! `generate`: from a flow log and a cluster to policies with their proof, in a folder.
+
+use crate::{
+    cluster,
+    ending::{Ending, Failure},
+    escape, files, learned, output,
+    output::Table,
+    typed::{self, NodeCallers},
+};
+use generator::{Generated, Nodes, Options, render};
+use miette::Result;
+use std::io::{self, Write};
+
+pub(crate) fn run(typed: &typed::Generate) -> Result<Ending> {
+    let most = typed.require_complete.map(rate).transpose()?;
+    let cluster = cluster::read(&typed.cluster)?;
+    let learned = learned::read(&typed.log)?;
+    if learned.rows == 0 {
+        return Err(Failure::new(
+            format!("{} holds no flows, so every workload would be closed", typed.log.display()),
+            "observe for a while first",
+        )
+        .into());
+    }
+    let nodes = typed.nodes.map(|nodes| match nodes {
+        NodeCallers::Allow => Nodes::Allow,
+        NodeCallers::Deny => Nodes::Deny,
+    });
+    let options = Options { nodes, accept: typed.accept.clone(), window: None, gaps: learned.gaps };
+    let generated = generator::synthesize(&learned.ledger, &cluster, &options)
+        .map_err(|why| Failure::of("no policies were written", why))?;
+    if let Some(most) = most {
+        require_complete(&generated, most)?;
+    }
+    if !typed.dry_run {
+        files::replace_folder(&typed.out, &render::files(&generated), &is_ours)?;
+    }
+    let mut out = output::stdout();
+    show(&mut out, &generated).and_then(|()| out.flush()).map_err(output::failed)?;
+    match typed.dry_run {
+        true => eprintln!("dry run: nothing was written"),
+        false => eprintln!("written to {}; begin with {}", typed.out.display(), render::SUMMARY),
+    }
+    Ok(Ending::Done)
+}
+
+fn rate(rate: f64) -> Result<f64, Failure> {
+    if rate.is_finite() && rate > 0.0 {
+        return Ok(rate);
+    }
+    Err(Failure::new(format!("--require-complete: {rate} is no rate"), "give new edges an hour above 0, 0.05 say"))
+}
+
+fn require_complete(generated: &Generated, most: f64) -> Result<(), Failure> {
+    let incomplete = generated.certificate.incomplete(most);
+    if incomplete.is_empty() {
+        return Ok(());
+    }
+    for line in &incomplete {
+        eprintln!("incomplete: {}", escape::printable(line));
+    }
+    Err(Failure::new(
+        format!("learning is not complete for {} workloads; nothing was written", incomplete.len()),
+        "observe for as long as said above, or raise --require-complete",
+    ))
+}
+
+/// Whether a file in the folder is one that an earlier `generate` wrote.
+fn is_ours(path: &str, contents: &[u8]) -> bool {
+    if [render::EVIDENCE, render::CERTIFICATE, render::SUMMARY].contains(&path) {
+        return true;
+    }
+    let (label, value) = generator::synthesize::MANAGED_BY;
+    let says_so = |line: &str| line.trim().strip_prefix(label).is_some_and(|rest| rest.contains(value));
+    path.ends_with(".yaml") && String::from_utf8_lossy(contents).lines().any(says_so)
+}
+
+/// One row a policy, then everything a reviewer should know.
+fn show(out: &mut impl Write, generated: &Generated) -> io::Result<()> {
+    let mut table = Table::new(["NAMESPACE", "POLICY", "WORKLOAD", "INGRESS", "EGRESS", "FLOWS"]);
+    for policy in &generated.policies.policies {
+        let evidence = generated.evidence.policies.get(&format!("{}/{}", policy.namespace, policy.name));
+        let rules = |rules: &Option<Vec<_>>| rules.as_ref().map_or("-".to_owned(), |rules| rules.len().to_string());
+        let proofs = evidence.iter().flat_map(|evidence| &evidence.rules).flat_map(|rule| &rule.proofs);
+        table.row([
+            policy.namespace.clone(),
+            policy.name.clone(),
+            evidence.map_or_else(String::new, |evidence| evidence.workload.clone()),
+            rules(&policy.ingress),
+            rules(&policy.egress),
+            proofs.map(|proof| proof.flows).sum::<u64>().to_string(),
+        ]);
+    }
+    table.write(out)?;
+    writeln!(out)?;
+    for line in render::summary(generated).lines() {
+        writeln!(out, "{}", escape::printable(line))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `observe`: packets into a flow log, and what became of them.
+
+use crate::{
+    cluster,
+    ending::{Ending, Failure, warn},
+    flows::stop_flag,
+    output::{self, Table},
+    typed, when,
+};
+use flowlog::Writer;
+use jiff::Timestamp;
+use miette::Result;
+use model::view::AddressView;
+use observer::{MeterOptions, Observer, Summary};
+use std::{collections::BTreeMap, io::Write as _, path::Path, time::Duration};
+
+/// The cluster's name in the log's folders.
+const CLUSTER: &str = "default";
+
+pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
+    let view = match &typed.cluster {
+        Some(path) => AddressView::new(&cluster::read(path)?),
+        None => AddressView::default(),
+    };
+    let node = typed.node.clone().unwrap_or_else(this_machine);
+    let now = when::nanos(Timestamp::now());
+    let open = Writer::open(&typed.log, CLUSTER, &node, flowlog::Options::default(), now);
+    let writer = open.map_err(|why| Failure::of("the log cannot be written", why))?;
+    let mut observer = Observer::new(writer, view, &node, &format!("{node}-{now}"));
+    let observed = match &typed.interface {
+        Some(interface) => live(interface, &mut observer),
+        None => captures(&typed.pcap, &mut observer),
+    };
+    let unknown = observer.unknown_ends().clone();
+    let closed = observer.close().map_err(|why| Failure::of("the log is not complete", why));
+    let summaries = observed?;
+    let (_, counts) = closed?;
+    show(&summaries, &unknown, counts.lost).map_err(output::failed)?;
+    Ok(Ending::Done)
+}
+
+/// What this machine calls itself.
+fn this_machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn live(interface: &str, observer: &mut Observer) -> Result<Vec<(String, Summary)>, Failure> {
+    let stop = stop_flag()?;
+    eprintln!("watching {interface} until Ctrl-C");
+    let summary = observer::observe_interface(interface, MeterOptions::default(), &stop, observer)
+        .map_err(|why| Failure::of("the interface is not watched", why))?;
+    Ok(vec![(interface.to_owned(), summary)])
+}
+
+fn captures(files: &[std::path::PathBuf], observer: &mut Observer) -> Result<Vec<(String, Summary)>, Failure> {
+    files.iter().map(|file| Ok((file.display().to_string(), capture(file, observer)?))).collect()
+}
+
+fn capture(file: &Path, observer: &mut Observer) -> Result<Summary, Failure> {
+    let progress = indicatif::ProgressBar::with_draw_target(None, output::progress());
+    progress.set_message(format!("reading {}", crate::escape::printable(&file.display().to_string())));
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let summary = observer::observe_file(file, MeterOptions::default(), observer);
+    progress.finish_and_clear();
+    let summary = summary.map_err(|why| Failure::of("the capture was not observed to its end", why))?;
+    summary.ended_early.iter().for_each(|early| warn(&early.to_string()));
+    Ok(summary)
+}
+
+fn show(
+    summaries: &[(String, Summary)],
+    unknown: &BTreeMap<&'static str, u64>,
+    lost: u64,
+) -> std::io::Result<()> {
+    let mut out = output::stdout();
+    let mut table = Table::new(["SOURCE", "PACKETS", "BYTES", "FLOWS", "ROWS", "SKIPPED", "DROPPED", "EVICTED"]);
+    for (name, s) in summaries {
+        let counts = [s.packets, s.bytes, s.flows, s.slices, s.skipped.total(), s.dropped, s.evicted];
+        table.row(std::iter::once(name.clone()).chain(counts.iter().map(u64::to_string)));
+    }
+    table.write(&mut out)?;
+    let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, packets) in summaries.iter().flat_map(|(_, summary)| &summary.skipped.by_reason) {
+        *skipped.entry(reason).or_default() += packets;
+    }
+    reasons(&mut out, "skipped packets", skipped.iter().map(|(reason, n)| (*reason, *n)))?;
+    reasons(&mut out, "unknown ends", unknown.iter().map(|(reason, n)| (*reason, *n)))?;
+    if lost > 0 {
+        writeln!(out, "rows that could not be written: {lost}")?;
+    }
+    out.flush()
+}
+
+/// `what: 12 reason, 3 other`; nothing where there is none.
+fn reasons<'r>(
+    out: &mut impl std::io::Write,
+    what: &str,
+    by_reason: impl Iterator<Item = (&'r str, u64)>,
+) -> std::io::Result<()> {
+    let parts: Vec<String> = by_reason.map(|(reason, n)| format!("{n} {reason}")).collect();
+    if parts.is_empty() { Ok(()) } else { writeln!(out, "{what}: {}", parts.join(", ")) }
+}

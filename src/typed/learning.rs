@@ -1,0 +1,103 @@
+//! From packets to policies: `observe`, `graph`, `generate`.
+
+use clap::{ArgGroup, Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Turn packets into a flow log.
+///
+/// Reads captures (pcap and pcapng; Ethernet, VLAN, Linux cooked, raw IP), or an interface until Ctrl-C, and appends
+/// the flows to the log in DIR: Parquet that any engine reads. With a cluster's objects, both ends of each flow get
+/// their names as of the flow's own time; without them every end is an address.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["pcap", "interface"])))]
+pub(crate) struct Observe {
+    /// Captures to read, in this order
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) pcap: Vec<PathBuf>,
+    /// Watch this interface until Ctrl-C (needs the right to capture: CAP_NET_RAW)
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: Option<String>,
+    /// The cluster's objects: what `kubectl get ns,nodes,pods,services,... -A -o yaml` prints; a file, or a folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster: Option<PathBuf>,
+    /// The folder of the flow log; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: PathBuf,
+    /// The name under which this observer writes: the node it runs on [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+}
+
+/// Show who talks to whom.
+///
+/// Every edge that the flow log holds and that may become a rule: client, server, protocol, port, how many flows, when
+/// first and last seen. What may not become a rule is counted below it, with the reason.
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    /// The folder of the flow log
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: PathBuf,
+    /// Only edges that have an end in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces (so it is without -n)
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value_t = GraphOutput::Table)]
+    pub(crate) output: GraphOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphOutput {
+    /// One row an edge
+    Table,
+    /// For programs
+    Json,
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
+}
+
+/// Write the least-privilege policies for what was learned.
+///
+/// For every workload a NetworkPolicy that allows what the flow log shows and nothing else, checked against the
+/// reference evaluator before anything is written. Beside the policies, evidence.json says for each rule which flows
+/// are behind it, and certificate.json how complete the learning was. The same log gives the same bytes.
+///
+/// A flow whose direction nobody knows, a handshake that was never answered, and whatever a policy denied never become
+/// a rule; --accept EDGE overrules that for one edge, by name.
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The folder of the flow log
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: PathBuf,
+    /// The cluster's objects, as for `observe`; a file, or a folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster: PathBuf,
+    /// The folder for policies, evidence and certificate; must be empty, missing, or of an earlier `generate`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What to do about workloads that node addresses reach: hostNetwork pods, or anyone behind a masquerade. Without
+    /// it, such a call is refused with the workloads named
+    #[arg(long, value_enum)]
+    pub(crate) nodes: Option<NodeCallers>,
+    /// Let this edge become a rule although it was refused: NS/NAME->NS/NAME:PORT/PROTOCOL, as the summary lists it
+    #[arg(long, value_name = "EDGE")]
+    pub(crate) accept: Vec<String>,
+    /// Refuse while more than this many new edges an hour must still be expected (0.05, say)
+    #[arg(long, value_name = "RATE")]
+    pub(crate) require_complete: Option<f64>,
+    /// Show what would be written and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NodeCallers {
+    /// Open the ports that were seen to all nodes
+    Allow,
+    /// Open nothing to nodes, list what was seen
+    Deny,
+}

@@ -1,0 +1,55 @@
+//! What was typed. These types hold words and their help; what they mean is each verb's own business.
+
+mod flows;
+mod learning;
+
+pub(crate) use flows::{Flows, FlowsOutput};
+pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Learns which pods talk to which, writes the least-privilege NetworkPolicies that allow just that, and enforces
+/// them in the kernel.
+///
+/// The way through: `observe` turns packets into a flow log, `graph` shows who talks to whom, `generate` writes
+/// policies with the evidence behind every rule, `flows` answers questions about the log. `demo` tells the whole story
+/// on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "podfence", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit status: 0 done and nothing to report; 1 something to report; 2 no answer, the error says \
+                        what, why and what to try.\n`podfence VERB --help` says more about a verb.")]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Observe(Observe),
+    Graph(Graph),
+    Generate(Generate),
+    Flows(Box<Flows>),
+    Completion(Completion),
+    Man(Man),
+}
+
+/// Print the completion script of a shell.
+///
+/// For bash: `podfence completion bash > /etc/bash_completion.d/podfence`.
+#[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell to complete in
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual, or write one page a verb.
+///
+/// Without `--out` the page of `podfence` itself goes to standard output: `podfence man | man -l -`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Write podfence.1, podfence-observe.1 and so on into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}

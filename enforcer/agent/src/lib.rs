@@ -1,2 +1,181 @@
-//! The node daemon's loop: what the cluster says becomes tables, what the kernel says becomes the log.
+//! The node's loop: what the cluster says becomes kernel tables, what the kernel says becomes the log.
+//!
+//! ```text
+//! Cluster ─► compile ─► plan ─► datapath            (Agent::update)
+//! datapath ─► events, sweeps ─► FlowEvent ─► observer ─► log, ledger   (all the while)
+//! ```
+//!
+//! The loop has a thread of its own, since a network namespace belongs to a thread. Everything is
+//! asked of it by message; every method waits for its answer.
 #![forbid(unsafe_code)]
+
+mod node;
+mod slices;
+mod status;
+
+pub use status::{NotCovered, Status, Stopped, Update};
+
+use model::{cluster::Cluster, ledger::Ledger};
+use node::{Ask, Node};
+use std::{
+    io,
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+use verdict::Mode;
+
+/// How an agent runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's network namespace; `None`: the caller's.
+    pub netns: Option<PathBuf>,
+    /// The node's name in the cluster.
+    pub node: String,
+    /// The mode where no label says another.
+    pub default_mode: Mode,
+    /// How the program is loaded; `bpffs: None` pins nothing.
+    pub datapath: datapath::Options,
+    /// How often events are read.
+    pub read_every: Duration,
+    /// How often the connection table is swept.
+    pub sweep_every: Duration,
+}
+
+impl Options {
+    /// The defaults for a node.
+    pub fn of_node(node: &str) -> Self {
+        Self {
+            netns: None,
+            node: node.to_owned(),
+            default_mode: Mode::Learn,
+            datapath: datapath::Options::default(),
+            read_every: Duration::from_millis(10),
+            sweep_every: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Why the agent could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node's network namespace cannot be entered.
+    #[error("cannot enter the network namespace {}; it must be a file under /run/netns or /proc/PID/ns/net, and entering needs SYS_ADMIN", path.display())]
+    Netns {
+        /// The namespace's file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's side.
+    #[error(transparent)]
+    Datapath(#[from] datapath::Error),
+    /// Compiling.
+    #[error(transparent)]
+    Compile(#[from] compile::Error),
+    /// The log.
+    #[error(transparent)]
+    Observer(#[from] observer::Error),
+    /// The agent's thread cannot be started, or is gone.
+    #[error("the agent's thread {what}")]
+    Thread {
+        /// What happened to it.
+        what: String,
+    },
+}
+
+/// A running agent. Dropping it stops it, without the answers of [`Agent::stop`].
+pub struct Agent {
+    ask: Sender<Ask>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    /// Loads the program and begins to read; nothing is attached before the first update. `writer` is
+    /// where flows are logged.
+    pub fn start(options: Options, writer: flowlog::Writer) -> Result<Self, Error> {
+        let (ask, asked) = channel();
+        let (ready, started) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("agent-{}", options.node))
+            .spawn(move || run(options, writer, &asked, &ready))
+            .map_err(|e| Error::Thread { what: format!("cannot be started: {e}") })?;
+        let agent = Self { ask, thread: Some(thread) };
+        match started.recv() {
+            Ok(result) => result.map(|()| agent),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// Brings the node to what the cluster says: its NetworkPolicies in force, its staged ones staged,
+    /// modes by its labels. Returns once all of it is published.
+    pub fn update(&self, cluster: &Cluster) -> Result<Update, Error> {
+        let cluster = Box::new(cluster.clone());
+        self.answer(|reply| Ask::Update { cluster, reply })?
+    }
+
+    /// Reads every event and entry now, and hands the log to the system.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.answer(Ask::Flush)?
+    }
+
+    /// Counters, coverage, and what went wrong lately.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.answer(Ask::Status)?
+    }
+
+    /// What was learned so far.
+    pub fn ledger(&self) -> Result<Ledger, Error> {
+        self.answer(Ask::Ledger)
+    }
+
+    /// Detaches, tells every connection's last slice, closes the log.
+    pub fn stop(mut self) -> Result<Stopped, Error> {
+        let stopped = self.answer(Ask::Stop)?;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        stopped
+    }
+
+    fn answer<T>(&self, ask: impl FnOnce(Sender<T>) -> Ask) -> Result<T, Error> {
+        let (reply, answer) = channel();
+        self.ask.send(ask(reply)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let (reply, _answer) = channel();
+        let _ = self.ask.send(Ask::Stop(reply));
+        let _ = thread.join();
+    }
+}
+
+fn gone() -> Error {
+    Error::Thread { what: "is gone; its last words are in the log of this process".into() }
+}
+
+fn run(options: Options, writer: flowlog::Writer, asked: &Receiver<Ask>, ready: &Sender<Result<(), Error>>) {
+    match enter(&options).and_then(|()| Node::new(options, writer)) {
+        Ok(node) => {
+            if ready.send(Ok(())).is_ok() {
+                node.run(asked);
+            }
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+}
+
+fn enter(options: &Options) -> Result<(), Error> {
+    let Some(path) = &options.netns else { return Ok(()) };
+    let failed = |source| Error::Netns { path: path.clone(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).map_err(|e| failed(e.into()))
+}

@@ -15,6 +15,7 @@
 
 mod classes;
 mod compiler;
+mod memory;
 mod mode;
 mod plan;
 mod ports;

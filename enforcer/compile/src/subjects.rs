@@ -19,6 +19,9 @@ use std::{
 };
 use verdict::{Mode, abi::OWN_ADDRESSES};
 
+/// Rule ids fit into 24 bits: a verdict carries two of them in one word.
+const RULES: u32 = 1 << 24;
+
 /// Ports of a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ports {
@@ -213,7 +216,7 @@ fn grants(
                     rule: format!("{word}[{index}]").into(),
                 };
                 let origin = RuleOrigin { name, staged };
-                let number = names.rules.number(&origin, u32::MAX).ok_or(Error::Exhausted { what: "rule" })?;
+                let number = names.rules.number(&origin, RULES).ok_or(Error::Exhausted { what: "rule" })?;
                 grant(&mut made.grants, direction, rule, number, policy, pod, names)?;
             }
         }

@@ -14,7 +14,7 @@ use std::{
     os::fd::AsFd,
 };
 use verdict::{
-    State,
+    Phase, State,
     abi::{ConnectionKey, ConnectionRecord, Event, Nanos, connection_parts, maps, word},
     lifetime,
 };
@@ -102,6 +102,7 @@ pub struct Sweep {
     connections: HashMap<MapData, ConnectionKey, ConnectionRecord>,
     known: Known<(ConnectionKey, Nanos), Seen>,
     round: u64,
+    standing: Vec<(ConnectionKey, ConnectionRecord)>,
     /// Entries that went without a word: their last counters are lost.
     pub lost_entries: u64,
 }
@@ -117,7 +118,7 @@ struct Seen {
 impl Sweep {
     pub(crate) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let connections = take_map(ebpf, maps::CONNECTIONS)?;
-        Ok(Self { connections, known: Known::new(), round: 0, lost_entries: 0 })
+        Ok(Self { connections, known: Known::new(), round: 0, standing: Vec::new(), lost_entries: 0 })
     }
 
     /// The entry under a key now.
@@ -129,14 +130,19 @@ impl Sweep {
         }
     }
 
+    /// The entries that went on at the last look.
+    pub fn standing(&self) -> &[(ConnectionKey, ConnectionRecord)] {
+        &self.standing
+    }
+
     /// Looks at every entry: what it counted since the last look. Takes out what is over at `now`.
     pub fn sweep(&mut self, tables: &mut Tables, now: Nanos) -> Result<Vec<SweptEntry>, Error> {
-        self.look(tables, |sweep_tables, key, record| over(sweep_tables, key, record, now))
+        self.look(tables, now, |tables, key, record| over(tables, key, record, now))
     }
 
     /// Takes out every entry: the agent stops, and hooks are detached.
     pub fn drain(&mut self, tables: &mut Tables) -> Result<Vec<SweptEntry>, Error> {
-        self.look(tables, |_, _, _| Ended::Yes(Why::Stopped))
+        self.look(tables, Nanos::MAX, |_, _, _| Ended::Yes(Why::Stopped))
     }
 
     /// The last counters of an entry that went inside the kernel, as its event says.
@@ -148,6 +154,7 @@ impl Sweep {
     fn look(
         &mut self,
         tables: &mut Tables,
+        now: Nanos,
         over: impl Fn(&Tables, &ConnectionKey, &ConnectionRecord) -> Ended,
     ) -> Result<Vec<SweptEntry>, Error> {
         self.round += 1;
@@ -163,8 +170,10 @@ impl Sweep {
             }
         }
         let mut swept = Vec::new();
+        self.standing.clear();
         for (key, record) in found {
             match over(tables, &key, &record) {
+                Ended::No if opening(&record, now) => {}
                 Ended::No => swept.extend(self.goes_on(key, record)),
                 Ended::Yes(why) => {
                     let fate = |record: &ConnectionRecord| over(tables, &key, record);
@@ -181,6 +190,7 @@ impl Sweep {
     }
 
     fn goes_on(&mut self, key: ConnectionKey, record: ConnectionRecord) -> Option<SweptEntry> {
+        self.standing.push((key, record));
         let counted = Counted::of(&record);
         let seen = Seen { counted, last_seen: record[word::LAST_SEEN], state: record[word::STATE], round: self.round };
         let before = self.known.insert((key, record[word::STARTED]), seen);
@@ -226,6 +236,12 @@ fn swept(key: ConnectionKey, record: ConnectionRecord, seen: Option<Seen>, ended
         state_before: seen.map_or(0, |seen| seen.state),
         ended,
     }
+}
+
+/// Whether an entry is so young that its answer may still come: it is told a look later, whole.
+fn opening(record: &ConnectionRecord, now: Nanos) -> bool {
+    const YOUNG: Nanos = 1_000_000_000;
+    matches!(State(record[word::STATE]).phase(), Phase::HalfOpen) && now.saturating_sub(record[word::STARTED]) < YOUNG
 }
 
 /// Whether an entry is over.

@@ -19,10 +19,10 @@ pub use connections::{Counted, Ended, Sweep, SweptEntry, Why};
 pub use discover::{Bindings, Found, Link, Uncovered, WhyUncovered, bind, discover};
 pub use error::Error;
 pub use events::{Counter, Counters};
-pub use load::{Datapath, Options, UnknownPod};
+pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
 pub use system::monotonic_coarse;
-pub use tables::{Published, Tables};
+pub use tables::{Place, Published, Tables};
 
 /// The kernel program, as the build script built it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KERNEL_OBJECT"));

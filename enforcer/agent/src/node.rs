@@ -1,0 +1,417 @@
+//! The loop of one node, in the node's network namespace.
+
+use crate::{
+    Error, Options,
+    slices::{Teller, ended_key},
+    status::{NotCovered, Status, Stopped, Update},
+};
+use compile::Compiler;
+use datapath::{Bindings, Counted, Datapath, Ended, LinkChanges, SweptEntry, bind, discover, monotonic_coarse};
+use flowlog::Writer;
+use model::{
+    cluster::Cluster,
+    ledger::Ledger,
+    record::{FlowEvent, UnixNanos},
+    view::AddressView,
+};
+use observer::Observer;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use verdict::{
+    Admission, Asked, Phase, Reason, Staged, State,
+    abi::{ConnectionKey, EventKind, connection_parts, epoch_of, word},
+    judge,
+    memory::Memory,
+};
+
+/// What the thread is asked.
+pub(crate) enum Ask {
+    Update { cluster: Box<Cluster>, reply: Sender<Result<Update, Error>> },
+    Flush(Sender<Result<(), Error>>),
+    Status(Sender<Result<Status, Error>>),
+    Ledger(Sender<Ledger>),
+    Stop(Sender<Result<Stopped, Error>>),
+}
+
+/// Events read at once, so that one busy ring starves nothing else.
+const BATCH: usize = 16_384;
+/// The log's time passes, and links are looked for, this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// One node.
+pub(crate) struct Node {
+    options: Options,
+    datapath: Datapath,
+    compiler: Compiler,
+    observer: Observer,
+    teller: Teller,
+    links: LinkChanges,
+    cluster: Option<Box<Cluster>>,
+    bindings: Bindings,
+    tables: Memory,
+    idle_told: HashSet<(ConnectionKey, u64)>,
+    lost_told: u64,
+    last_gap: UnixNanos,
+    events: u64,
+    rows_without_entry: u64,
+    events_without_row: u64,
+    counted: BTreeMap<u32, Counted>,
+    idle_judged: u64,
+    log_failures: (u64, Option<String>),
+}
+
+impl Node {
+    pub(crate) fn new(options: Options, writer: Writer) -> Result<Self, Error> {
+        let datapath = Datapath::load(&options.datapath)?;
+        let now = unix_now();
+        let clock_zero = now - i64::try_from(monotonic_coarse()).unwrap_or(i64::MAX);
+        let instance = format!("{}@{now}", options.node);
+        let view = AddressView::new(&Cluster::default());
+        Ok(Self {
+            compiler: Compiler::new(&options.node, options.default_mode),
+            observer: Observer::new(writer, view, &options.node, &instance),
+            teller: Teller::new(clock_zero),
+            links: LinkChanges::listen()?,
+            datapath,
+            options,
+            cluster: None,
+            bindings: Bindings::default(),
+            tables: Memory::default(),
+            idle_told: HashSet::new(),
+            lost_told: 0,
+            last_gap: now,
+            events: 0,
+            rows_without_entry: 0,
+            events_without_row: 0,
+            counted: BTreeMap::new(),
+            idle_judged: 0,
+            log_failures: (0, None),
+        })
+    }
+
+    pub(crate) fn run(mut self, asked: &Receiver<Ask>) {
+        let (mut swept, mut ticked) = (Instant::now(), Instant::now());
+        loop {
+            match asked.recv_timeout(self.options.read_every) {
+                Ok(Ask::Update { cluster, reply }) => {
+                    let _ = reply.send(self.update(cluster));
+                }
+                Ok(Ask::Flush(reply)) => {
+                    let _ = reply.send(self.flush());
+                }
+                Ok(Ask::Status(reply)) => {
+                    let _ = reply.send(self.status());
+                }
+                Ok(Ask::Ledger(reply)) => {
+                    let _ = reply.send(self.observer.ledger().clone());
+                }
+                Ok(Ask::Stop(reply)) => {
+                    let _ = reply.send(self.stop());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.stop();
+                    return;
+                }
+            }
+            let mut done = self.read_events();
+            if swept.elapsed() >= self.options.sweep_every {
+                swept = Instant::now();
+                done = done.and_then(|()| self.sweep());
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                done = done.and_then(|()| self.tick());
+            }
+            if let Err(error) = done {
+                tracing::warn!(%error, "the node's loop goes on after an error");
+            }
+        }
+    }
+
+    /// Compiles, binds, publishes. What flowed before is told with the cluster as it was before.
+    fn update(&mut self, cluster: Box<Cluster>) -> Result<Update, Error> {
+        self.read_events()?;
+        self.sweep()?;
+        let plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
+        let endpoints = &plan.table.endpoints;
+        let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
+        let pods = endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
+        let bindings = bind(&discover()?, pods, &before);
+        self.teller.learn(&plan.table.rules);
+        let published = self.datapath.publish(&plan, &bindings.bound)?;
+        self.compiler.adopt(&plan);
+        // What gone endpoints counted is told while it is known who they were.
+        self.sweep()?;
+        for (ordinal, place) in self.datapath.tables().places() {
+            self.teller.places.insert(*ordinal, place.clone());
+        }
+        self.tables = plan.table.in_memory(0);
+        self.idle_told.clear();
+        self.observer.set_view(AddressView::new(&cluster));
+        let update = self.report(&plan.table, &bindings, published);
+        self.bindings = bindings;
+        self.cluster = Some(cluster);
+        Ok(update)
+    }
+
+    fn report(&self, table: &compile::RuleTable, bindings: &Bindings, published: datapath::Published) -> Update {
+        let mut update = Update {
+            endpoints: published.endpoints,
+            identities: published.identities,
+            slots: published.slots,
+            uncovered_links: bindings.uncovered.clone(),
+            warnings: table.warnings.clone(),
+            ..Update::default()
+        };
+        let failed: BTreeMap<u32, String> =
+            published.not_attached.iter().map(|(ifindex, error)| (*ifindex, chain(error))).collect();
+        for endpoint in table.endpoints.values() {
+            let pod: Arc<str> = format!("{}/{}", endpoint.namespace, endpoint.name).into();
+            let why = match bindings.bound.get(&endpoint.uid) {
+                Some(link) => failed.get(&link.ifindex).cloned(),
+                None => Some("no link leads to it".to_owned()),
+            };
+            match why {
+                None => {
+                    update.covered.insert(pod, endpoint.mode);
+                }
+                Some(why) => update.not_covered.push(NotCovered { pod, why }),
+            }
+        }
+        update
+    }
+
+    fn read_events(&mut self) -> Result<(), Error> {
+        loop {
+            let events = self.datapath.events(BATCH);
+            let more = events.len() == BATCH;
+            for event in events {
+                self.events += 1;
+                match event.kind {
+                    EventKind::Ended => {
+                        let key = ended_key(&event);
+                        let entry = self.datapath.sweep().0.ended(&event, key);
+                        self.tell(&entry);
+                    }
+                    EventKind::Verdict if event.reason.allows() => {}
+                    EventKind::Verdict => self.denied(&event)?,
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A denial: its entry tells of it, where there is one; else the event is all there is.
+    fn denied(&mut self, event: &verdict::abi::Event) -> Result<(), Error> {
+        let leaves_entry = matches!(
+            event.reason,
+            Reason::NoRule
+                | Reason::NoRulePortless
+                | Reason::NoRuleMasqueraded
+                | Reason::NotAdopted
+                | Reason::StandingDenial
+                | Reason::Revoked
+        );
+        if leaves_entry
+            && let Some(key) = self.teller.entry_key(event)
+            && self.datapath.sweep().0.entry(&key)?.is_some()
+        {
+            return Ok(());
+        }
+        match self.teller.attempt(event) {
+            Some(row) => {
+                self.rows_without_entry += 1;
+                self.observe(row);
+            }
+            None => self.events_without_row += 1,
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<(), Error> {
+        let (sweep, tables) = self.datapath.sweep();
+        let entries = sweep.sweep(tables, monotonic_coarse())?;
+        self.tell_all(&entries);
+        self.judge_idle();
+        Ok(())
+    }
+
+    fn tell_all(&mut self, entries: &[SweptEntry]) {
+        for entry in entries {
+            self.tell(entry);
+        }
+    }
+
+    /// One look at an entry: its slice into the log, its counters into the sums of law 7.
+    fn tell(&mut self, entry: &SweptEntry) {
+        let sums = self.counted.entry(connection_parts(&entry.key).endpoint).or_default();
+        sums.packets_in += entry.counted.packets_in;
+        sums.bytes_in += entry.counted.bytes_in;
+        sums.packets_out += entry.counted.packets_out;
+        sums.bytes_out += entry.counted.bytes_out;
+        if let Some(event) = self.teller.slice(entry) {
+            self.observe(event);
+        }
+    }
+
+    /// Entries that stood idle through a change are judged here, in their original direction, by what
+    /// admitted them. What would be denied is told once; the entry itself is left to the kernel, which
+    /// judges it at its next packet: writing it from here could lose what the kernel counts meanwhile.
+    fn judge_idle(&mut self) {
+        let now = monotonic_coarse();
+        let (sweep, tables) = self.datapath.sweep();
+        let (places, entries) = (tables.places().clone(), sweep.standing().to_vec());
+        for (key, record) in entries {
+            let parts = connection_parts(&key);
+            let state = State(record[word::STATE]);
+            let Some(place) = places.get(&parts.endpoint) else { continue };
+            let epoch = epoch_of(place.word);
+            let idle = Duration::from_nanos(now.saturating_sub(record[word::LAST_SEEN])) > TICK;
+            let standing = matches!(state.phase(), Phase::HalfOpen | Phase::Established);
+            if !idle || !standing || state.epoch() == epoch || state.admission() != Admission::Policy {
+                continue;
+            }
+            if !self.idle_told.insert((key, epoch)) {
+                continue;
+            }
+            self.idle_judged += 1;
+            let port = if state.opened() == flow::Direction::Inbound { parts.local_port } else { parts.peer_port };
+            let asked = Asked {
+                endpoint: parts.endpoint,
+                opened: state.opened(),
+                protocol: parts.protocol,
+                port,
+                peer: parts.peer,
+            };
+            let judged = judge(&self.tables, &asked, &mut 0).verdict();
+            if judged.reason().allows() && judged.staged() != Staged::Deny {
+                continue;
+            }
+            let phase = if judged.reason().allows() { state.phase() } else { Phase::Tombstone };
+            let reason = if judged.reason().allows() { Reason::Rejudged } else { Reason::Revoked };
+            let judged_state =
+                state.with_phase(phase).with_reason(reason).with_staged(judged.staged()).with_epoch(epoch);
+            let mut judged_record = record;
+            judged_record[word::STATE] = judged_state.0;
+            let entry = SweptEntry {
+                key,
+                record: judged_record,
+                counted: Counted::default(),
+                seen_before: record[word::LAST_SEEN],
+                state_before: state.0,
+                ended: Ended::No,
+            };
+            if let Some(event) = self.teller.judged_idle(&entry) {
+                self.observe(event);
+            }
+        }
+    }
+
+    fn observe(&mut self, event: FlowEvent) {
+        if let Err(error) = self.observer.observe(event) {
+            self.log_failed(&error);
+        }
+    }
+
+    fn log_failed(&mut self, error: &observer::Error) {
+        self.log_failures.0 += 1;
+        let why = chain(error);
+        if self.log_failures.1.as_ref() != Some(&why) {
+            tracing::warn!(error = why, "the log did not take a row");
+            self.log_failures.1 = Some(why);
+        }
+    }
+
+    /// Once a second: gaps, the log's time, links that came or went.
+    fn tick(&mut self) -> Result<(), Error> {
+        let now = unix_now();
+        let lost = self.datapath.counters()?.lost() + self.datapath.sweep().0.lost_entries;
+        if lost > self.lost_told {
+            let (from, missing) = (self.last_gap, lost - self.lost_told);
+            if let Err(error) = self.observer.gap(from, now, "events-lost", missing) {
+                self.log_failed(&error);
+            }
+            self.lost_told = lost;
+        }
+        self.last_gap = now;
+        if let Err(error) = self.observer.tick(now) {
+            self.log_failed(&error);
+        }
+        // Addresses of another namespace come without notice, so while a pod lacks its link, look again.
+        let changed = self.links.any()? == datapath::Changed::Yes;
+        if (changed || !self.bindings.pods_without_link.is_empty())
+            && let Some(cluster) = self.cluster.take()
+        {
+            let kept = cluster.clone();
+            if let Err(error) = self.update(cluster) {
+                self.cluster = Some(kept);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.read_events()?;
+        self.sweep()?;
+        Ok(self.observer.flush()?)
+    }
+
+    fn status(&mut self) -> Result<Status, Error> {
+        self.read_events()?;
+        Ok(Status {
+            attachment: self.datapath.hooks().attachment(),
+            counters: self.datapath.counters()?,
+            events: self.events,
+            unreadable_events: self.datapath.unreadable_events,
+            rows_without_entry: self.rows_without_entry,
+            events_without_row: self.events_without_row,
+            lost_entries: self.datapath.sweep().0.lost_entries,
+            counted: self.counted.clone(),
+            idle_judged: self.idle_judged,
+            log_failures: self.log_failures.clone(),
+        })
+    }
+
+    fn stop(mut self) -> Result<Stopped, Error> {
+        self.datapath.detach();
+        self.read_events()?;
+        let (sweep, tables) = self.datapath.sweep();
+        let entries = sweep.drain(tables)?;
+        self.tell_all(&entries);
+        let status = self.status()?;
+        let now = unix_now();
+        if let Err(error) = self.observer.tick(now) {
+            self.log_failed(&error);
+        }
+        let (ledger, log) = self.observer.close()?;
+        Ok(Stopped { status, ledger, log })
+    }
+}
+
+fn unix_now() -> UnixNanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str("; ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

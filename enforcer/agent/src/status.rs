@@ -1,0 +1,71 @@
+//! What the agent answers.
+
+use compile::Warning;
+use datapath::{Attachment, Counted, Counters, Uncovered};
+use model::ledger::Ledger;
+use std::{collections::BTreeMap, sync::Arc};
+use verdict::Mode;
+
+/// What an update did.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// Endpoints that got a generation and an epoch.
+    pub endpoints: usize,
+    /// Identities written and removed.
+    pub identities: usize,
+    /// Slots written.
+    pub slots: usize,
+    /// Pods of this node that are covered, `namespace/name`, with their mode.
+    pub covered: BTreeMap<Arc<str>, Mode>,
+    /// Pods of this node that are not, and why.
+    pub not_covered: Vec<NotCovered>,
+    /// Links that lead to no pod.
+    pub uncovered_links: Vec<Uncovered>,
+    /// What was passed over in the cluster's objects.
+    pub warnings: Vec<Warning>,
+}
+
+/// A pod that is not covered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotCovered {
+    /// `namespace/name`.
+    pub pod: Arc<str>,
+    /// Why.
+    pub why: String,
+}
+
+/// The agent at one moment.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// How hooks are attached on this kernel.
+    pub attachment: Attachment,
+    /// The kernel's counters.
+    pub counters: Counters,
+    /// Events read.
+    pub events: u64,
+    /// Events that named nothing.
+    pub unreadable_events: u64,
+    /// Packets of verdicts without an entry, each a row of its own.
+    pub rows_without_entry: u64,
+    /// Events whose packet had no addresses to make a row of.
+    pub events_without_row: u64,
+    /// Entries that went without a word: their last counters are lost (law 7).
+    pub lost_entries: u64,
+    /// What slices told of each endpoint's entries, by ordinal (law 7).
+    pub counted: BTreeMap<u32, Counted>,
+    /// Entries that stood idle through a change, judged again here.
+    pub idle_judged: u64,
+    /// Rows the log did not take, and the last reason.
+    pub log_failures: (u64, Option<String>),
+}
+
+/// What is left when an agent has stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The last status, after the last slices.
+    pub status: Status,
+    /// What was learned.
+    pub ledger: Ledger,
+    /// What the log's writer did.
+    pub log: flowlog::Counts,
+}

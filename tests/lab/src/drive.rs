@@ -126,22 +126,29 @@ struct Run<'a> {
     report: Mutex<RunReport>,
 }
 
+/// Ends the clients' threads when the run ends, also by a panic of whoever is told of a change.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Lab {
     /// Plays the scenario's calls, jobs and events for a time. `on_change` gets the cluster after each change of pods,
     /// before anybody calls a new one.
     pub fn run(&self, duration: Duration, on_change: &mut dyn FnMut(&Cluster)) -> Result<RunReport, Error> {
         let run = Run { lab: self, over: AtomicBool::new(false), report: Mutex::default() };
-        let done = thread::scope(|scope| {
+        thread::scope(|scope| {
+            let _over = Over(&run.over);
             let play = |client: Client| {
                 let run = &run;
                 scope.spawn(move || run.play(&client));
             };
             self.clients().into_iter().for_each(play);
-            let done = run.happen(duration, &mut |pod| play(self.client_of(pod)), on_change);
-            run.over.store(true, Ordering::Relaxed);
-            done
-        });
-        done?;
+            run.happen(duration, &mut |pod| play(self.client_of(pod)), on_change)
+        })?;
         Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 

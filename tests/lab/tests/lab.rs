@@ -1,8 +1,14 @@
 //! The lab, brought up and taken down for real. Needs root.
 
-use lab::{Lab, LabPod, Options, Outcome, Scenario};
+use lab::{Error, Lab, LabPod, Options, Outcome, Scenario};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -101,4 +107,95 @@ fn whose_address_it_was_depends_on_the_time(lab: &Lab, dead: &LabPod, heir: &Lab
     };
     assert_eq!(who(dead.started), Some(dead.uid.clone()));
     assert_eq!(who(heir.started), Some(heir.uid.clone()));
+}
+
+#[test]
+fn a_pod_that_does_not_come_up_is_named_with_its_log_and_nothing_is_left() {
+    let Some(mut options) = options() else { return };
+    options.pod_command = vec!["/bin/sh".into(), "-c".into(), "echo no address today; exit 3".into()];
+    let error = Lab::up(&scenario("tiny"), &options).unwrap_err().to_string();
+    assert!(error.starts_with("pod ") && error.contains("exit status: 3 no address today"), "{error}");
+    nothing_is_left(&options);
+}
+
+#[test]
+fn a_request_to_stop_while_it_comes_up_leaves_nothing() {
+    let Some(options) = options() else { return };
+    options.stop.store(true, Ordering::Relaxed);
+    assert!(matches!(Lab::up(&scenario("tiny"), &options), Err(Error::Interrupted)));
+    nothing_is_left(&options);
+}
+
+#[test]
+fn a_panic_in_the_middle_of_a_run_leaves_nothing() {
+    let Some(options) = options() else { return };
+    let scenario = scenario("shop");
+    let panicked = std::panic::catch_unwind(|| {
+        let lab = Lab::up(&scenario, &options).unwrap();
+        lab.run(Duration::from_secs(20), &mut |_| panic!("whoever is told of changes fails"))
+    });
+    assert!(panicked.is_err());
+    nothing_is_left(&options);
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_a_run_leaves_nothing() {
+    let Some(options) = options() else { return };
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut player = player(&options);
+        kill(Pid::from_raw(player.id().cast_signed()), signal).unwrap();
+        assert!(!player.wait().unwrap().success());
+        nothing_is_left(&options);
+    }
+}
+
+#[test]
+fn what_a_killed_lab_left_goes_with_down_or_with_the_next_lab_of_that_name() {
+    let Some(options) = options() else { return };
+    let name = options.name.clone().unwrap();
+    killed(&options);
+    assert!(lab::leftovers(Some(&name)).iter().any(|what| what.starts_with("process")));
+    lab::down(&name).unwrap();
+    nothing_is_left(&options);
+    assert!(matches!(lab::down(&name), Err(Error::NotUp { .. })));
+
+    killed(&options);
+    let lab = Lab::up(&scenario("tiny"), &options).unwrap();
+    assert!(matches!(Lab::up(&scenario("tiny"), &options), Err(Error::Busy { .. })), "one that lives is left alone");
+    assert!(lab.round(&mut |_| ()).unwrap().iter().all(lab::CallOutcome::answered));
+    drop(lab);
+    nothing_is_left(&options);
+}
+
+#[test]
+fn a_detached_lab_stays_up_until_another_process_takes_it_down() {
+    let Some(options) = options() else { return };
+    let name = options.name.clone().unwrap();
+    Lab::up(&scenario("tiny"), &options).unwrap().detach().unwrap();
+    assert!(matches!(Lab::up(&scenario("tiny"), &options), Err(Error::Busy { .. })));
+    let again = Lab::attach(&name, &options).unwrap();
+    assert!(again.round(&mut |_| ()).unwrap().iter().all(lab::CallOutcome::answered));
+    drop(again);
+    assert!(!lab::leftovers(Some(&name)).is_empty());
+    lab::down(&name).unwrap();
+    nothing_is_left(&options);
+}
+
+/// `lab-play` on `tiny`, once it is up.
+fn player(options: &Options) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lab-play"))
+        .arg(examples().join("tiny"))
+        .args([options.name.as_deref().unwrap(), "60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let first = BufReader::new(child.stdout.take().unwrap()).lines().next();
+    assert!(matches!(&first, Some(Ok(line)) if line.starts_with("up: 3 pods")), "{first:?}");
+    child
+}
+
+fn killed(options: &Options) {
+    let mut player = player(options);
+    player.kill().unwrap();
+    player.wait().unwrap();
 }

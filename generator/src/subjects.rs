@@ -39,7 +39,8 @@ pub enum Presence {
     Live,
     /// It exists; of its pods none lives now (scaled to zero, or a job between its runs).
     NoPodNow,
-    /// It does not exist any more; its pods ended within the inventory's time.
+    /// It does not exist any more, or is a job of its own that is over (such a one does not run
+    /// again); its pods ended within the inventory's time.
     Gone,
 }
 
@@ -153,10 +154,11 @@ fn candidate<'c>(
 ) -> Result<Candidate<'c>, Arc<WorkloadKey>> {
     let live: Vec<usize> = pods.iter().copied().filter(|i| lives(&cluster.pods[*i])).collect();
     let template = workload.map(|w| &w.template_labels).filter(|labels| !labels.is_empty());
+    let is_over = key.kind == "Job" && !pods.is_empty();
     let presence = match (live.is_empty(), workload) {
         (false, _) => Presence::Live,
-        (true, Some(_)) => Presence::NoPodNow,
-        (true, None) => Presence::Gone,
+        (true, Some(_)) if !is_over => Presence::NoPodNow,
+        (true, _) => Presence::Gone,
     };
     // What ended counts only where nothing tells how the next pod will look.
     let pods = if !live.is_empty() || template.is_some() { live } else { pods };

@@ -21,7 +21,10 @@ use model::{
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
     record::{Gap, UnixNanos},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// The label on everything podfence writes (Kubernetes' recommended labels).
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "podfence");
@@ -200,10 +203,12 @@ fn no_policy(key: &WorkloadKey, why: WithoutPolicy) -> String {
 
 /// What a block of a node's address holds beside what was seen (law 2).
 fn opened_to_nodes(cluster: &Cluster, lessons: &Lessons) -> Vec<String> {
-    let mut by_node: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut sharing: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for pod in cluster.pods.iter().filter(|pod| pod.host_network && pod.ended.is_none() && !pod.completed) {
-        by_node.entry(&pod.node).or_default().push(naming::workload(&cluster.root_owner(pod)));
+        sharing.entry(&pod.node).or_default().insert(naming::workload(&cluster.root_owner(pod)));
     }
+    let named = cluster.nodes.iter().flat_map(|(name, node)| node.addresses.iter().map(move |ip| (ip, name)));
+    let names: BTreeMap<IpAddr, &String> = named.map(|(ip, name)| (ip.to_canonical(), name)).collect();
     let mut out = Vec::new();
     for lesson in &lessons.lessons {
         let (ip, way) = match (&lesson.edge.client, &lesson.edge.server) {
@@ -211,15 +216,15 @@ fn opened_to_nodes(cluster: &Cluster, lessons: &Lessons) -> Vec<String> {
             (_, Party::Node(ip)) => (ip, "to"),
             _ => continue,
         };
-        let node = cluster.nodes.iter().find(|(_, node)| node.addresses.iter().any(|a| a.to_canonical() == *ip));
-        let mut sharing = node.and_then(|(name, _)| by_node.get(name.as_str())).cloned().unwrap_or_default();
-        sharing.sort();
-        sharing.dedup();
-        let name = node.map_or_else(|| ip.to_string(), |(name, _)| naming::printable(name));
-        let who = if sharing.is_empty() { String::new() } else { format!(", that is {}", sharing.join(", ")) };
-        let also = if way == "from" { " and whoever is masqueraded behind it" } else { "" };
+        let name = names.get(ip).map_or_else(|| ip.to_string(), |name| naming::printable(name));
+        let mut who: Vec<String> =
+            names.get(ip).and_then(|n| sharing.get(n.as_str())).into_iter().flatten().cloned().collect();
+        if way == "from" {
+            who.push("whoever is masqueraded behind it".to_owned());
+        }
+        let with = if who.is_empty() { String::new() } else { format!(", with {}", who.join(", ")) };
         let edge = naming::edge(&lesson.edge);
-        out.push(format!("{edge} opens {way} all of node {name}{who}{also}: no selector tells them apart"));
+        out.push(format!("{edge} opens {way} all of node {name}{with}: no selector tells them apart"));
     }
     out
 }

@@ -113,22 +113,40 @@ struct Face {
     /// The same pod under another UID: its sibling, not itself.
     sibling: Pod,
     address: IpAddr,
+    /// The families that some pod of this face has.
+    families: BTreeSet<Family>,
 }
 
+/// IPv4 or IPv6: what a packet is, both its ends are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// Selectors do not see addresses: a pod's two are one face, unless a block holds one of them.
 fn faces(policies: &PolicySet, cluster: &Cluster, subjects: &Subjects) -> Vec<Face> {
     let sight = Sight::of(policies);
     let mut out = Vec::new();
-    for (index, subject) in subjects.all().iter().enumerate() {
-        let mut seen = BTreeSet::new();
-        for pod in shown(cluster, subject) {
+    for (subject, of_subject) in subjects.all().iter().enumerate() {
+        let mut seen: BTreeMap<_, Face> = BTreeMap::new();
+        for pod in shown(cluster, of_subject) {
             let labels = sight.labels(&pod.labels);
             for address in addresses(&pod) {
-                if seen.insert((labels.clone(), ports_of(&pod), address.is_ipv4(), sight.blocks(address))) {
+                let face = seen.entry((labels.clone(), ports_of(&pod), sight.blocks(address))).or_insert_with(|| {
                     let sibling = Pod { uid: format!("{} (sibling)", pod.uid), ..pod.clone() };
-                    out.push(Face { subject: index, pod: pod.clone(), sibling, address });
-                }
+                    Face { subject, pod: pod.clone(), sibling, address, families: BTreeSet::new() }
+                });
+                face.families.insert(Family::of(address));
             }
         }
+        out.extend(seen.into_values());
     }
     out
 }
@@ -221,7 +239,7 @@ impl Inquiry<'_> {
             faces.iter().map(|f| self.reference.subject(Endpoint::Pod(&f.sibling, f.address))).collect();
         for (from, client) in faces.iter().zip(&clients) {
             for (to, server) in faces.iter().zip(&servers) {
-                if from.address.is_ipv4() != to.address.is_ipv4() {
+                if from.families.is_disjoint(&to.families) {
                     continue;
                 }
                 self.verified.pairs += 1;
@@ -248,7 +266,7 @@ impl Inquiry<'_> {
         for face in faces {
             let pod = self.reference.subject(Endpoint::Pod(&face.pod, face.address));
             for (way, ip) in asked.get(&face.subject).into_iter().flatten() {
-                if ip.is_ipv4() != face.address.is_ipv4() {
+                if !face.families.contains(&Family::of(*ip)) {
                     continue;
                 }
                 self.verified.addresses += 1;

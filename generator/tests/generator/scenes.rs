@@ -6,7 +6,7 @@ use flow::{FlowKey, TCP, UDP};
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Node, Owner, Pod, Workload, WorkloadKey},
     labels::{Labels, METADATA_NAME, Selector},
-    ledger::{Ledger, SLICE},
+    ledger::{Edge, EdgeCounters, Ledger, SLICE},
     policy::Protocol,
     record::{
         DirectionRule, End, EndReason, Entity, FlowEvent, FlowRecord, FlowSource, FlowVerdict, ObservedAt, UnixNanos,
@@ -237,6 +237,30 @@ pub(crate) fn ledger<'r>(records: impl IntoIterator<Item = &'r FlowRecord>) -> L
         ledger.add(&record.node, record);
     }
     ledger
+}
+
+/// A ledger in which each edge was seen seven times in one hour, by syn, on node-0.
+pub(crate) fn ledger_of(edges: &[Edge]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for edge in edges {
+        sight(&mut ledger, "node-0", 0, edge);
+    }
+    ledger
+}
+
+/// Adds seven flows of an edge in one hour.
+pub(crate) fn sight(ledger: &mut Ledger, node: &str, hour: i64, edge: &Edge) {
+    let start = HOUR_ZERO + hour * SLICE;
+    let seen = EdgeCounters {
+        flows: 7,
+        first_seen: start,
+        last_seen: start + 1_000_000_000,
+        samples: vec![format!("f{hour}")],
+        direction_rule: DirectionRule::Syn,
+        adopted_only: false,
+        nodes: vec![node.into()],
+    };
+    ledger.edges.insert((node.into(), start, edge.clone()), seen);
 }
 
 fn end(cluster: &Cluster, workloads: &[WorkloadKey], who: &Who, port: u16) -> End {

@@ -2,9 +2,7 @@
 //! reference evaluator for every pair of pods, one by one; nothing of the generator's own
 //! verification is used.
 
-mod minimize;
-mod scenes;
-
+use crate::scenes::{self, Defect, Scene, Who, good, ledger, mostly_good, scenes};
 use generator::{Generated, Nodes, Options, Refused, naming, render, synthesize};
 use model::{
     cluster::{Cluster, WorkloadKey},
@@ -14,7 +12,6 @@ use model::{
     reference::{Endpoint, Reference},
 };
 use proptest::prelude::*;
-use scenes::{Defect, Scene, Who, good, ledger, mostly_good, scenes};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,

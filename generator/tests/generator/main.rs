@@ -1,0 +1,8 @@
+//! What the generator promises, over its public face: the laws over random scenes, and stories that
+//! name one thing each.
+
+mod laws;
+mod minimize;
+mod refusals;
+mod scenes;
+mod stories;

@@ -192,6 +192,10 @@ fn leaf_side(link: &Link<'_>) -> String {
     if let Some(ip) = source(false) {
         lines += &format!("route add ::/0 via {GATEWAY_V6} dev eth0 src {ip}\n");
     }
+    // What nobody has an address for must not go back to the router, and round and round.
+    for range in link.behind {
+        lines += &format!("route add unreachable {range}\n");
+    }
     lines
 }
 

@@ -56,6 +56,8 @@ impl Resolver {
 fn configure(options: &mut ResolverOpts, family: Family, within: Duration) {
     options.ndots = 5;
     options.attempts = 0;
+    // The kernel's ephemeral ports, as a pod's C library uses them: never a port that somebody serves.
+    options.os_port_selection = true;
     options.timeout = within;
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;

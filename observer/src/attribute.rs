@@ -7,7 +7,7 @@
 use community_id::calculate_community_id;
 use flow::FlowKey;
 use model::{
-    record::{DirectionRule, FlowEvent, FlowRecord},
+    record::{DirectionRule, End, Entity, FlowEvent, FlowRecord, ObservedAt},
     view::AddressView,
 };
 use std::sync::Arc;
@@ -16,17 +16,24 @@ use std::sync::Arc;
 pub fn attribute(view: &AddressView, node: &Arc<str>, event: FlowEvent) -> FlowRecord {
     let event = oriented(view, event);
     let key = event.key;
+    let server = view.end(key.destination.ip(), key.destination_port, event.flow_start);
     FlowRecord {
         flow_id: flow_id(node, &event),
         community_id: community_id(&key),
         client: view.end(key.source.ip(), key.source_port, event.flow_start),
-        server: view.end(key.destination.ip(), key.destination_port, event.flow_start),
-        service: None,
+        service: service(&server),
+        server,
         dns_name: None,
         node: node.clone(),
         sampling: 1,
         event,
     }
+}
+
+/// The Service whose address the client called.
+fn service(server: &End) -> Option<Arc<str>> {
+    let (namespace, name) = server.namespace.as_deref().zip(server.name.as_deref())?;
+    (server.entity == Entity::Service).then(|| format!("{namespace}/{name}").into())
 }
 
 /// The rule `port`: of two ends, the one whose port is declared is the server. If both or none are, nothing is known.
@@ -56,9 +63,9 @@ fn flipped(event: FlowEvent) -> FlowEvent {
         tcp_flags_to_server: event.tcp_flags_to_client,
         tcp_flags_to_client: event.tcp_flags_to_server,
         observed_at: match event.observed_at {
-            model::record::ObservedAt::Server => model::record::ObservedAt::Client,
-            model::record::ObservedAt::Client => model::record::ObservedAt::Server,
-            model::record::ObservedAt::Wire => model::record::ObservedAt::Wire,
+            ObservedAt::Server => ObservedAt::Client,
+            ObservedAt::Client => ObservedAt::Server,
+            ObservedAt::Wire => ObservedAt::Wire,
         },
         ..event
     }
@@ -101,7 +108,7 @@ fn community_id(key: &FlowKey) -> String {
 mod tests {
     use super::*;
     use flow::Address;
-    use model::record::{EndReason, FlowSource, FlowVerdict, ObservedAt};
+    use model::record::{EndReason, FlowSource, FlowVerdict};
 
     fn event(source: [u8; 4], destination: [u8; 4], protocol: u8) -> FlowEvent {
         FlowEvent {

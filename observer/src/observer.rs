@@ -23,7 +23,14 @@ impl Observer {
     /// An observer that writes to `writer`. `instance` names it in the ledger: node and start, so that a restarted
     /// observer's counts add to those of the one before.
     pub fn new(writer: Writer, view: AddressView, node: &str, instance: &str) -> Self {
-        Self { view, writer, ledger: Ledger::default(), node: node.into(), instance: instance.into(), unknown_ends: BTreeMap::new() }
+        Self {
+            view,
+            writer,
+            ledger: Ledger::default(),
+            node: node.into(),
+            instance: instance.into(),
+            unknown_ends: BTreeMap::new(),
+        }
     }
 
     /// Attributes an event, counts it in the ledger and appends it to the log. After an error the event is counted in the

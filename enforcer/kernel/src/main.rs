@@ -51,13 +51,12 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
         report::count(abi::counter_index(Reason::Established, direction, false), length);
         return PASS;
     }
-    conclude(&tables, &hook, &sheet.packet, verdict)
+    conclude(&tables, &hook, &sheet.packet, Verdict::from_word(maps::forget_word(verdict.word())))
 }
 
 /// Parses the linear part; where headers reach beyond it, pulls once and parses again.
 #[inline(never)]
 fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
-    *packet = Packet::EMPTY;
     match flow::parse_into(&packet::Skb(skb), packet) {
         Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, packet),
         result => result,
@@ -67,7 +66,8 @@ fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
 /// Rare, hence out of line.
 #[inline(never)]
 fn read_again(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
-    *packet = Packet::EMPTY;
+    packet.fragment = flow::Fragment::Whole;
+    packet.fragment_id = 0;
     flow::parse_into(&packet::Skb(skb), packet)
 }
 
@@ -93,9 +93,10 @@ fn finish(hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode,
 /// A veth whose pod is not known: the node's setting is its whole rule.
 #[inline(never)]
 fn unknown_pod(ifindex: u32, direction: Direction, length: u32) -> i32 {
+    let Some(sheet) = maps::sheet() else { return DROP };
     let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
     let verdict = Verdict::new(Reason::UnknownPod);
-    finish(&hook, &Packet::EMPTY, verdict, 0, settings::unknown_pod(), length)
+    finish(&hook, &sheet.packet, verdict, 0, settings::unknown_pod(), length)
 }
 
 #[panic_handler]

@@ -6,9 +6,14 @@ use aya_ebpf::{
     helpers::generated::bpf_map_lookup_elem,
     macros::btf_map,
 };
-use verdict::{Sheet, abi::{
-    self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, RuleKey,
-}};
+use flow::Packet;
+use verdict::{
+    Sheet,
+    abi::{
+        self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord,
+        RuleKey,
+    },
+};
 
 const ENDPOINT_COUNT: usize = abi::MAX_ENDPOINTS as usize;
 
@@ -52,22 +57,40 @@ static SHEET: PerCpuArray<[u64; 32], 1> = PerCpuArray::new();
 #[btf_map]
 static FORGOTTEN: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// This CPU's sheet.
+/// This CPU's sheet, with an empty packet on it.
 #[inline(always)]
 pub fn sheet() -> Option<&'static mut Sheet> {
     const { assert!(size_of::<Sheet>() <= 256 && align_of::<Sheet>() <= 8) }
+    const WORDS: usize = size_of::<Packet>() / 8;
+    let words = SHEET.get_ptr_mut(0)?.cast::<u64>();
+    for index in 0..WORDS {
+        // SAFETY: the packet is the first field of the sheet (repr(C)). Volatile: LLVM would call memset,
+        // a loop over bytes that the verifier of 6.1 walks a million instructions for.
+        unsafe { words.add(index).write_volatile(0) };
+    }
     // SAFETY: the value is large enough and aligned; zeros are a sheet, and nothing but sheets is ever
     // written there. A classifier is not interrupted by another one on its CPU.
-    SHEET.get_ptr_mut(0).map(|value| unsafe { &mut *value.cast::<Sheet>() })
+    Some(unsafe { &mut *words.cast::<Sheet>() })
 }
 
-/// The same number, of which the verifier no longer knows anything.
+/// The same number, of which the verifier then knows only that it has eight bits.
 #[inline(always)]
-pub fn forget(number: u64) -> u64 {
+pub fn forget(number: u8) -> u8 {
     let Some(cell) = FORGOTTEN.get_ptr_mut(0) else { return number };
+    // SAFETY: the first byte of this CPU's own map value.
+    unsafe {
+        cell.cast::<u8>().write_volatile(number);
+        cell.cast::<u8>().read_volatile()
+    }
+}
+
+/// The same word, of which the verifier then knows nothing.
+#[inline(always)]
+pub fn forget_word(word: u64) -> u64 {
+    let Some(cell) = FORGOTTEN.get_ptr_mut(0) else { return word };
     // SAFETY: this CPU's own map value.
     unsafe {
-        cell.write_volatile(number);
+        cell.write_volatile(word);
         cell.read_volatile()
     }
 }

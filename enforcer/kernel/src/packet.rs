@@ -34,8 +34,8 @@ impl PacketBytes for Skb {
     }
 
     #[inline(always)]
-    fn forget(&self, offset: usize) -> usize {
-        crate::maps::forget(offset as u64) as usize
+    fn forget(&self, offset: u8) -> u8 {
+        crate::maps::forget(offset)
     }
 
     #[inline(always)]

@@ -82,13 +82,13 @@ pub fn verdict(index: u32, hook: &Hook, packet: &Packet, verdict: Verdict, word:
     column(index, if submit(&event) { EVENTS } else { LOST });
 }
 
-/// Writes an event word by word where it will lie: on the stack it would not fit.
+/// Writes an event word by word where it will lie: on the stack it would not fit. Volatile: see `maps::sheet`.
 #[inline(always)]
 fn submit(event: &Event) -> bool {
     let Some(mut reserved) = maps::EVENTS.reserve_untyped::<EventRecord>(0) else { return false };
     let to = reserved.as_mut_ptr().cast::<u64>();
     // SAFETY: `encode` names each of the record's words once.
-    event.encode(|index, word| unsafe { to.add(index).write(word) });
+    event.encode(|index, word| unsafe { to.add(index).write_volatile(word) });
     reserved.submit(NO_WAKEUP);
     true
 }

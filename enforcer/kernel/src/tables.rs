@@ -2,10 +2,10 @@
 
 use crate::{maps, settings};
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_sock_tuple},
+    bindings::__sk_buff,
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use core::{cell::Cell, mem, mem::MaybeUninit};
+use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
     Limits, Node, Share, Sockets, Tables,
@@ -216,31 +216,22 @@ fn ask_sockets(skb: *mut __sk_buff, endpoint: u32, from_peer: &FlowKey) -> Socke
 /// The state of the socket that a packet from the peer, with this source port, would find.
 #[inline(always)]
 fn lookup(skb: *mut __sk_buff, netns: u64, from_peer: &FlowKey, peer_port: u16) -> Option<u32> {
-    // SAFETY: zero is a value of the tuple.
-    let mut tuple: bpf_sock_tuple = unsafe { MaybeUninit::zeroed().assume_init() };
-    let (source, destination) = (from_peer.source, from_peer.destination);
-    let (sport, dport) = (peer_port.to_be(), from_peer.destination_port.to_be());
-    // SAFETY: plain stores into the union's arm that the size names.
-    let size = unsafe {
-        if destination.is_v4() {
-            let ipv4 = &mut tuple.__bindgen_anon_1.ipv4;
-            ipv4.saddr = (source.0[1] >> 32) as u32;
-            ipv4.daddr = (destination.0[1] >> 32) as u32;
-            ipv4.sport = sport;
-            ipv4.dport = dport;
-            mem::size_of_val(ipv4)
-        } else {
-            let ipv6 = &mut tuple.__bindgen_anon_1.ipv6;
-            ipv6.saddr = halves(source);
-            ipv6.daddr = halves(destination);
-            ipv6.sport = sport;
-            ipv6.dport = dport;
-            mem::size_of_val(ipv6)
-        }
-    };
+    let ports = u32::from(peer_port.to_be()) | u32::from(from_peer.destination_port.to_be()) << 16;
+    let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (halves(from_peer.source), halves(from_peer.destination));
+    // The two arms of `bpf_sock_tuple`: addresses in network order, then ports in network order.
+    if from_peer.destination.is_v4() {
+        state_of(skb, netns, &[s3, d3, ports])
+    } else {
+        state_of(skb, netns, &[s0, s1, s2, s3, d0, d1, d2, d3, ports])
+    }
+}
+
+#[inline(always)]
+fn state_of<const N: usize>(skb: *mut __sk_buff, netns: u64, tuple: &[u32; N]) -> Option<u32> {
+    let size = N as u32 * 4;
     // SAFETY: the tuple outlives the call; a socket that was found is released.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(skb.cast(), &raw mut tuple, size as u32, netns, 0);
+        let socket = bpf_skc_lookup_tcp(skb.cast(), tuple.as_ptr().cast_mut().cast(), size, netns, 0);
         if socket.is_null() {
             return None;
         }

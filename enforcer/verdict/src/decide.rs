@@ -46,6 +46,18 @@ impl Verdict {
         Self(reason as u64)
     }
 
+    /// The word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The verdict of a word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
     /// Why; it says whether.
     #[inline(always)]
     pub const fn reason(self) -> Reason {
@@ -153,8 +165,10 @@ pub struct Sheet {
     word: u64,
     /// The state of the entry that was found, or zero.
     state: u64,
-    /// What policy said.
-    judged: u64,
+    /// What policy said, and then what it means for this packet: a [`Verdict`].
+    verdict: u64,
+    /// The state of the entry to be made.
+    made: u64,
     /// What policy's answer will be about: a number of [`situation`].
     situation: u64,
     /// How the direction is known: a number of [`Evidence`].
@@ -169,7 +183,8 @@ impl Sheet {
         asked: Asked { endpoint: 0, opened: Direction::Inbound, protocol: 0, port: 0, peer: Address([0; 2]) },
         word: 0,
         state: 0,
-        judged: 0,
+        verdict: 0,
+        made: 0,
         situation: 0,
         evidence: 0,
     };
@@ -238,8 +253,18 @@ pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict 
     if found != NOT_YET {
         return Verdict(found);
     }
-    sheet.judged = judge(tables, &sheet.asked, &mut sheet.word).verdict().0;
-    settle(tables, hook, sheet)
+    sheet.verdict = judge(tables, &sheet.asked, &mut sheet.word).verdict().0;
+    let settled = settle(tables, hook, sheet);
+    if settled != NOT_YET {
+        return Verdict(settled);
+    }
+    if sheet.situation == situation::AGAIN || sheet.situation == situation::REOPENED {
+        let standing = settle_standing(tables, hook, sheet);
+        if standing != NOT_YET {
+            return Verdict(standing);
+        }
+    }
+    Verdict(enter(tables, hook, sheet))
 }
 
 /// The verdict on a packet that could not be parsed.
@@ -292,8 +317,8 @@ const fn own_of(key: &ConnectionKey) -> u32 {
     (key[2] >> 40) as u32 & 7
 }
 
-/// What [`special`], [`look`] and [`settle_standing`] return where there is more to do; no verdict has
-/// this word.
+/// What [`special`], [`look`], [`settle`] and [`settle_standing`] return where there is more to do; no
+/// verdict has this word.
 const NOT_YET: u64 = u64::MAX;
 
 /// What is no whole packet of a flow: fragments find their ports, everything else its verdict.
@@ -509,15 +534,15 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     }
 }
 
-/// What policy's answer means for this packet, and what is kept of it.
+/// What policy's answer means for this packet: a verdict where nothing is kept of it, else [`NOT_YET`],
+/// with verdict and state of the entry on the sheet.
 #[inline(never)]
-fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> Verdict {
-    let situation = sheet.situation;
-    let mut verdict = Verdict(sheet.judged);
-    if verdict.is(Reason::NotReady) || situation == situation::GROUP {
-        return verdict.as_news();
+fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
+    let mut verdict = Verdict(sheet.verdict);
+    if verdict.is(Reason::NotReady) || sheet.situation == situation::GROUP {
+        return verdict.as_news().0;
     }
-    let special = if situation == situation::AGAIN {
+    let special = if sheet.situation == situation::AGAIN {
         State(sheet.state).admission() as u8
     } else {
         exemption(tables, hook, &sheet.asked)
@@ -530,21 +555,15 @@ fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> Verdict {
     } else if special == MASQUERADED && !verdict.allows() {
         verdict = verdict.with_reason(Reason::NoRuleMasqueraded);
     }
-    if situation == situation::AGAIN || situation == situation::REOPENED {
-        let standing = settle_standing(tables, hook, sheet, verdict);
-        if standing != NOT_YET {
-            return Verdict(standing);
-        }
-    }
     let opened = sheet.asked.opened;
     let mut made = State::new(epoch_of(sheet.word), admission, Phase::HalfOpen, opened, sheet.evidence)
         .with_staged(verdict.staged());
     if !verdict.allows() {
-        if situation == situation::ADOPTED && verdict.is(Reason::NoRule) {
+        if sheet.situation == situation::ADOPTED && verdict.is(Reason::NoRule) {
             verdict = verdict.with_reason(Reason::NotAdopted);
         }
         made = made.with_phase(Phase::Tombstone);
-    } else if situation == situation::ADOPTED {
+    } else if sheet.situation == situation::ADOPTED {
         if matches!(admission, Admission::Policy) {
             let own_way = opened as u8 == hook.direction as u8;
             verdict = verdict.with_reason(if own_way { Reason::Adopted } else { Reason::AdoptedInReverse });
@@ -552,14 +571,16 @@ fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> Verdict {
         let phase = if sheet.packet.tcp_flags & tcp::RST != 0 { Phase::Closed } else { Phase::Established };
         made = made.with_phase(phase).adopted_one();
     }
-    Verdict(enter(tables, hook, sheet, made.with_reason(verdict.0 as u8).0, verdict.0))
+    sheet.verdict = verdict.0;
+    sheet.made = made.with_reason(verdict.0 as u8).0;
+    NOT_YET
 }
 
 /// Policy's answer on a live entry: it goes on, or is revoked. [`NOT_YET`]: it was closed and is
 /// opened anew.
 #[inline(never)]
-fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet, verdict: Verdict) -> u64 {
-    let packet = &sheet.packet;
+fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
+    let (verdict, packet) = (Verdict(sheet.verdict), &sheet.packet);
     let state = State(sheet.state);
     let opens = sheet.situation == situation::REOPENED;
     let same_way = !opens || state.opened() as u8 == hook.direction as u8;
@@ -593,8 +614,8 @@ fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet, verdict: V
 /// share and the table have room: without an entry an allowed flow is denied, and a denial stands all
 /// the same.
 #[inline(never)]
-fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet, state: u64, verdict: u64) -> u64 {
-    let (state, verdict, packet) = (State(state), Verdict(verdict), &sheet.packet);
+fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
+    let (state, verdict, packet) = (State(sheet.made), Verdict(sheet.verdict), &sheet.packet);
     let tombstone = matches!(state.phase(), Phase::Tombstone);
     if sheet.state != 0
         && let Some(entry) = tables.connection(&sheet.key)

@@ -37,7 +37,7 @@ pub trait PacketBytes {
     /// The same number. The kernel program passes it through memory, so that the verifier forgets what
     /// it knew of it: the ways through the headers then meet again instead of multiplying.
     #[inline(always)]
-    fn forget(&self, offset: usize) -> usize {
+    fn forget(&self, offset: u8) -> u8 {
         offset
     }
 }
@@ -70,14 +70,14 @@ pub enum LinkLayer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// TCP, UDP or SCTP with ports.
-    Transport = 0,
-    /// ICMP or ICMPv6 echo, request or reply; the identifier stands as both ports.
-    Echo = 1,
-    /// An ICMP or ICMPv6 error; [`Packet::quoted`] is the packet it is about.
-    IcmpError = 2,
     /// A protocol without ports, other ICMP included.
-    Portless = 3,
+    Portless = 0,
+    /// TCP, UDP or SCTP with ports.
+    Transport = 1,
+    /// ICMP or ICMPv6 echo, request or reply; the identifier stands as both ports.
+    Echo = 2,
+    /// An ICMP or ICMPv6 error; [`Packet::quoted`] is the packet it is about.
+    IcmpError = 3,
     /// A fragment that is not the first: it has no ports of its own.
     LaterFragment = 4,
     /// ARP; the key has its sender's and target's protocol addresses.
@@ -146,7 +146,7 @@ pub struct Quoted {
 }
 
 impl Packet {
-    /// Nothing parsed yet.
+    /// Nothing parsed yet: all zeros.
     pub const EMPTY: Self = Self {
         key: FlowKey {
             source: Address([0; 2]),
@@ -297,8 +297,8 @@ pub fn parse_link<P: PacketBytes + ?Sized>(link: LinkLayer, packet: &P) -> Resul
     Ok(out)
 }
 
-/// [`parse`] into a packet that lies somewhere already ([`Packet::EMPTY`] before): the kernel program
-/// has 512 bytes of stack for everything. After an error `out` means nothing.
+/// [`parse`] into a packet that lies somewhere already: the kernel program has 512 bytes of stack for
+/// everything. `out` is [`Packet::EMPTY`] before; after an error it holds what was read so far.
 #[inline(always)]
 pub fn parse_into<P: PacketBytes + ?Sized>(packet: &P, out: &mut Packet) -> Result<(), ParseError> {
     network(packet, 12, out)
@@ -315,6 +315,12 @@ fn read<const N: usize, P: PacketBytes + ?Sized>(
         return Err(ParseError::HeadersTooLong);
     }
     packet.read(offset).ok_or(cut)
+}
+
+/// An offset as [`PacketBytes::forget`] passes it on; all behind the limit are one.
+#[inline(always)]
+fn forgotten<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> usize {
+    packet.forget(offset.min(255) as u8).into()
 }
 
 /// The EtherType at `offset` and what follows it.
@@ -339,7 +345,7 @@ fn tagged<P: PacketBytes + ?Sized>(
         ethertype = u16::from_be_bytes(read(packet, offset + 2, ParseError::TruncatedLink)?);
         offset += 4;
     }
-    let offset = packet.forget(offset);
+    let offset = forgotten(packet, offset);
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(packet, offset, out),
         ETHERTYPE_IPV6 => ipv6(packet, offset, out),
@@ -434,7 +440,7 @@ fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &m
         if !is_extension(out.key.protocol) {
             return Ok(offset as u16);
         }
-        offset = packet.forget(offset);
+        offset = forgotten(packet, offset);
         let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
         let length = usize::from(h[1]);
         match out.key.protocol {
@@ -468,8 +474,8 @@ fn transport<P: PacketBytes + ?Sized>(
         return Ok(());
     }
     let cut = ParseError::TruncatedTransport;
-    let room = packet.forget(end.saturating_sub(offset));
-    let offset = packet.forget(offset);
+    let room = forgotten(packet, end.saturating_sub(offset));
+    let offset = forgotten(packet, offset);
     match out.key.protocol {
         TCP => {
             let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, offset, cut)? };

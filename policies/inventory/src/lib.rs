@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All files of one call together may have this many bytes: about 400,000 pods as `kubectl get -o json`
+/// All files of one call together may have this many bytes: about 50,000 pods as `kubectl get -o json`
 /// prints them.
 pub const MAX_BYTES: u64 = 512 << 20;
 /// Folders below folders; deeper is a loop or a mistake.

@@ -95,10 +95,11 @@ impl AddressView {
         let mut serves: Vec<_> = pod.ports.iter().map(|p| (p.protocol.number(), p.port)).collect();
         services.targets(pod, &mut serves);
         if pod.host_network {
+            // Its node need not be in the inventory for its address to be a node's.
             for ip in &pod.addresses {
-                if let Some(node) = self.nodes.get_mut(&ip.to_canonical()) {
-                    node.serves.extend(serves.iter().map(|(protocol, port)| (from, until, *protocol, *port)));
-                }
+                let node = self.nodes.entry(ip.to_canonical());
+                let node = node.or_insert_with(|| NodeClaim { name: pod.node.as_str().into(), serves: Vec::new() });
+                node.serves.extend(serves.iter().map(|(protocol, port)| (from, until, *protocol, *port)));
             }
             return;
         }

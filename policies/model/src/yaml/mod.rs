@@ -5,6 +5,7 @@
 //! again, is the same policy, for YAML 1.1 and 1.2 readers alike.
 
 mod field;
+mod json;
 mod network_policy;
 mod objects;
 mod plain;

@@ -3,13 +3,16 @@
 //! Always holds: bounded depth, bounded expansion of aliases, no key twice; a plain scalar that
 //! Kubernetes would not read as a string is never a [`Value::Text`].
 
-use super::{ReadError, plain};
+use super::{ReadError, json, plain};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, MessageFormatter, Spanned, UserMessageFormatter};
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 /// Nesting beyond this is refused. Kubernetes' own objects stay below 20.
 const MAX_DEPTH: usize = 100;
+/// One document may hold this many values (a large cluster has one million): what is read takes
+/// some 50 bytes each, however little of the text says so.
+pub(super) const MAX_VALUES: usize = 16_000_000;
 /// Aliases may add this many events to a document; `kubectl` writes none.
 const MAX_ALIAS_EVENTS: usize = 100_000;
 
@@ -34,6 +37,8 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     Map(Vec<(String, Node)>),
+    /// Something large that nobody looks at, with how many maps were in it.
+    Dropped(usize),
 }
 
 impl Value {
@@ -46,11 +51,22 @@ impl Value {
             Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
+            Self::Dropped(_) => "something else",
         }
     }
 }
 
 impl Node {
+    /// How many maps it holds, itself included.
+    fn maps(&self) -> usize {
+        match &self.value {
+            Value::List(items) => items.iter().map(Self::maps).sum(),
+            Value::Map(entries) => 1 + entries.iter().map(|(_, node)| node.maps()).sum::<usize>(),
+            Value::Dropped(maps) => *maps,
+            _ => 0,
+        }
+    }
+
     /// The value of a key of a map.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
@@ -69,7 +85,7 @@ pub(super) fn documents(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for part in split(text) {
         if part.text.trim_start().starts_with(['{', '[']) {
-            json(file, &part, &mut each)?;
+            json::documents(file, &part, &mut each)?;
         } else {
             yaml(file, &part, &mut each)?;
         }
@@ -78,10 +94,10 @@ pub(super) fn documents(
 }
 
 /// A piece of a stream that holds whole documents.
-struct Part<'t> {
-    text: &'t str,
+pub(super) struct Part<'t> {
+    pub(super) text: &'t str,
     /// Lines before it.
-    lines_before: u32,
+    pub(super) lines_before: u32,
 }
 
 /// Cuts before each `---` at the beginning of a line: it starts a document wherever it stands
@@ -118,11 +134,10 @@ fn yaml(
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             flow_nesting_limit: MAX_DEPTH,
-            // The text is in memory already: what it says itself may all be read.
-            max_events: size.saturating_mul(2).saturating_add(MAX_ALIAS_EVENTS),
-            max_nodes: size.saturating_mul(2).saturating_add(MAX_ALIAS_EVENTS),
+            max_events: MAX_VALUES * 4,
+            max_nodes: MAX_VALUES,
             max_total_scalar_bytes: size.saturating_mul(2).saturating_add(MAX_ALIAS_EVENTS * 64),
-            max_documents: size,
+            max_documents: size.max(1),
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
         emit_comments: false,
@@ -157,51 +172,16 @@ fn yaml_error(file: &Arc<str>, part: &Part<'_>, error: &serde_saphyr::Error) -> 
     }
 }
 
-fn json(
-    file: &Arc<str>,
-    part: &Part<'_>,
-    each: &mut impl FnMut(Node) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    let mut stream = serde_json::Deserializer::from_str(part.text).into_iter::<Placed<InJson>>();
-    let (mut from, mut line) = (0, part.lines_before + 1);
-    loop {
-        let rest = &part.text[from..];
-        let skipped = rest.len() - rest.trim_start().len();
-        line = line.saturating_add(newlines(&rest[..skipped]));
-        let Some(root) = stream.next() else { return Ok(()) };
-        let Placed(mut node, _) = root.map_err(|error| json_error(file, part, &error))?;
-        node.line = line;
-        let end = stream.byte_offset();
-        each(node)?;
-        line = line.saturating_add(newlines(&part.text[from + skipped..end]));
-        from = end;
-    }
-}
-
-fn json_error(file: &Arc<str>, part: &Part<'_>, error: &serde_json::Error) -> ReadError {
-    let said = error.to_string();
-    let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
-    ReadError {
-        file: file.clone(),
-        line: part.lines_before.saturating_add(u32::try_from(error.line()).unwrap_or(0)),
-        message: format!("not readable as JSON: {what}; a document that begins with `{{` or `[` is taken for JSON"),
-    }
-}
-
-fn newlines(text: &str) -> u32 {
-    u32::try_from(text.bytes().filter(|b| *b == b'\n').count()).unwrap_or(u32::MAX)
-}
-
 /// How a node and its place are read; the two formats differ in this alone.
-trait Place {
+pub(super) trait Place {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error>;
 }
 
 /// Nodes know their lines.
 struct InYaml;
 
-/// Nodes have no place.
-struct InJson;
+/// Nodes have no place, see [`json`].
+pub(super) struct InJson;
 
 impl Place for InYaml {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
@@ -219,7 +199,7 @@ impl Place for InJson {
     }
 }
 
-struct Placed<P>(Node, PhantomData<P>);
+pub(super) struct Placed<P>(pub(super) Node, pub(super) PhantomData<P>);
 
 impl<'de, P: Place> Deserialize<'de> for Placed<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -299,15 +279,13 @@ impl<'de, P: Place> Visitor<'de> for ValueVisitor<P> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries: Vec<(String, Node)> = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            // Large, and never looked at.
-            if key == "managedFields" {
-                map.next_value::<de::IgnoredAny>()?;
-                continue;
-            }
             if entries.iter().any(|(known, _)| *known == key) {
                 return Err(de::Error::custom(format_args!("key `{key}` stands twice in one map")));
             }
-            let Placed(value, _) = map.next_value::<Placed<P>>()?;
+            let Placed(mut value, _) = map.next_value::<Placed<P>>()?;
+            if key == "managedFields" {
+                value.value = Value::Dropped(value.maps());
+            }
             entries.push((key, value));
         }
         Ok(Value::Map(entries))

@@ -189,6 +189,21 @@ fn lines_are_those_of_objects_and_rules() {
 }
 
 #[test]
+fn lines_of_json_are_those_of_the_braces() {
+    let text = "{\n \"apiVersion\": \"v1\", \"kind\": \"List\",\n \"items\": [\n  {\"apiVersion\": \"v1\", \"kind\": \"Pod\",\n   \
+                \"metadata\": {\"name\": \"a\", \"annotations\": {\"x\": \"{\\\"{\"}, \"managedFields\": [{\"f\": {}},\n {}]}},\n  \
+                {\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"NetworkPolicy\", \"metadata\": {\"name\": \"p\"},\n   \
+                \"spec\": {\"ingress\": [\n    {},\n    {\"ports\": [{\"port\": 80}]}\n   ]}}]}\n\
+                {\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"b\"}}\n";
+    let cluster = cluster(text);
+    let line = |source: &Option<model::cluster::Source>| source.as_ref().map_or(0, |s| s.line);
+    assert_eq!(cluster.pods.iter().map(|p| line(&p.source)).collect::<Vec<_>>(), [4, 12]);
+    let policy = &cluster.policies.policies[0];
+    assert_eq!(line(&policy.source), 7);
+    assert_eq!(policy.ingress.iter().flatten().map(|r| line(&r.source)).collect::<Vec<_>>(), [9, 10]);
+}
+
+#[test]
 fn other_kinds_are_passed_over_and_counted_and_so_are_kinds_of_the_same_name() {
     let cluster = cluster(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\n\

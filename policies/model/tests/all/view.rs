@@ -136,6 +136,13 @@ fn an_address_is_a_pods_a_nodes_a_services_or_outside() {
 }
 
 #[test]
+fn a_host_network_pods_address_is_a_nodes_even_if_the_node_is_not_known() {
+    let without_node = REST.split_once("---").expect("the node comes first").1;
+    let view = AddressView::new(&cluster(without_node));
+    assert_eq!(who(&view, "192.168.0.1", 0), "node:n1");
+}
+
+#[test]
 fn an_end_says_all_that_is_known() {
     let view = AddressView::new(&cluster(REST));
     let end = at(&view, "10.0.0.9", 0);

@@ -21,6 +21,14 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// One counter, summed over the CPUs.
+    pub(crate) fn read(map: &PerCpuArray<MapData, CounterRecord>, index: u32) -> Result<Self, Error> {
+        let values = map.get(&index, 0).map_err(Error::table("read", maps::COUNTERS))?;
+        let mut counter = Self::default();
+        values.iter().for_each(|record| counter.add(record));
+        Ok(counter)
+    }
+
     fn add(&mut self, record: &CounterRecord) {
         let [packets, bytes, events, suppressed, lost] = *record;
         self.packets += packets;
@@ -43,12 +51,7 @@ pub struct Counters {
 impl Counters {
     pub(crate) fn read(map: &PerCpuArray<MapData, CounterRecord>) -> Result<Self, Error> {
         let mut counters = Self::default();
-        let sum = |index: u32| -> Result<Counter, Error> {
-            let values = map.get(&index, 0).map_err(Error::table("read", maps::COUNTERS))?;
-            let mut counter = Counter::default();
-            values.iter().for_each(|record| counter.add(record));
-            Ok(counter)
-        };
+        let sum = |index: u32| Counter::read(map, index);
         for reason in Reason::ALL {
             for direction in [Direction::Inbound, Direction::Outbound] {
                 for dropped in [false, true] {

@@ -1,7 +1,7 @@
 //! The program loaded, with its maps; the one thing an agent holds.
 
 use crate::{
-    Counters, Error, Hooks, Link, Published, Sweep, Tables,
+    Counter, Counters, Error, Hooks, Link, Published, Sweep, Tables,
     attach::{program, program_mut},
     events::drain,
 };
@@ -186,6 +186,11 @@ impl Datapath {
     /// The counters now.
     pub fn counters(&self) -> Result<Counters, Error> {
         Counters::read(&self.counters)
+    }
+
+    /// One counter now: its index is `verdict::abi::counter_index`.
+    pub fn counter(&self, index: u32) -> Result<Counter, Error> {
+        Counter::read(&self.counters, index)
     }
 
     /// Events that wait, at most `limit`.

@@ -300,7 +300,7 @@ impl Node {
             let phase = if judged.reason().allows() { state.phase() } else { Phase::Tombstone };
             let reason = if judged.reason().allows() { Reason::Rejudged } else { Reason::Revoked };
             let judged_state =
-                state.with_phase(phase).with_reason(reason).with_staged(judged.staged()).with_epoch(epoch);
+                state.with_phase(phase).with_reason(reason as u8).with_staged(judged.staged()).with_epoch(epoch);
             let mut judged_record = record;
             judged_record[word::STATE] = judged_state.0;
             let entry = SweptEntry {

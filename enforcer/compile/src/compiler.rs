@@ -22,6 +22,9 @@ use verdict::{
 /// Slot indices begin at 1 and lie above three flags.
 const SLOT_INDICES: u32 = 1 << 29;
 
+/// Terms of policies that are gone which identities may still tell apart, beside as many as are in use.
+const SPARE: usize = 64;
+
 /// Compiles for one node, again and again, with numbers that keep their meaning.
 #[derive(Clone, Debug)]
 pub struct Compiler {
@@ -106,7 +109,7 @@ impl Compiler {
         let needed = Universe::of(subjects.values(), &mut self.names)?;
         let before = &self.state.universe;
         // Telling apart more than needed is right too, and spares renumbering at every small change.
-        if before.holds(&needed) && before.len() <= 2 * needed.len() {
+        if before.holds(&needed) && before.len() <= 2 * needed.len() + SPARE {
             return Ok(before.clone());
         }
         Ok(Universe::of(self.state.subjects.values(), &mut self.names)?.united(&needed))

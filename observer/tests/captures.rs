@@ -43,6 +43,20 @@ items:
   metadata: {namespace: shop, name: dns, uid: u-dns, labels: {app: dns}}
   spec: {nodeName: node-1, containers: [{name: c, image: i, ports: [{containerPort: 53, protocol: UDP}]}]}
   status: {phase: Running, podIPs: [{ip: 10.0.0.53}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {namespace: shop, name: first-owner, uid: u-first, creationTimestamp: 2026-07-01T10:00:00Z}
+  spec: {nodeName: node-1, containers: [{name: c, image: i}]}
+  status:
+    phase: Succeeded
+    startTime: 2026-07-01T10:00:00Z
+    podIPs: [{ip: 10.0.0.9}]
+    containerStatuses: [{name: c, state: {terminated: {exitCode: 0, finishedAt: 2026-07-01T10:20:02Z}}}]
+- apiVersion: v1
+  kind: Pod
+  metadata: {namespace: shop, name: second-owner, uid: u-second, creationTimestamp: 2026-07-01T10:20:04Z}
+  spec: {nodeName: node-1, containers: [{name: c, image: i}]}
+  status: {phase: Running, startTime: 2026-07-01T10:20:04Z, podIPs: [{ip: 10.0.0.9}]}
 "#;
 
 fn view() -> AddressView {
@@ -156,6 +170,27 @@ fn an_end_that_nobody_knows_stays_unknown_or_outside_and_feeds_no_edge() {
     let seen = observed(&file(Format::Nanos, 101, &packets)).unwrap();
     assert_eq!(seen.records[0].client.entity, Entity::Outside);
     assert_eq!(seen.ledger.edges.len(), 0, "an opening without its handshake");
+}
+
+#[test]
+fn an_address_that_changes_hands_names_its_owner_at_the_flows_own_time() {
+    let second = 1_000_000_000;
+    let call = |at: u64, port: u16| {
+        let steps = [("S", true), ("SA", false), ("A", true), ("RA", true)];
+        steps.map(|(flags, forth)| {
+            let (client, server) = ((v4(9), port), (v4(2), 6379));
+            let bytes = if forth { tcp(client, server, flags, 0) } else { tcp(server, client, flags, 0) };
+            Captured { at, length: bytes.len() as u32, bytes }
+        })
+    };
+    let packets = [call(second, 1), call(3 * second + second / 2, 2), call(6 * second, 3)].concat();
+    let seen = observed(&file(Format::Nanos, 101, &packets)).unwrap();
+    let mut owners: Vec<_> = seen.records.iter().map(|r| (r.client.port, r.client.name.as_deref())).collect();
+    owners.sort_unstable();
+    assert_eq!(owners, [(1, Some("first-owner")), (2, None), (3, Some("second-owner"))]);
+    let between = seen.records.iter().find(|record| record.client.port == 2).unwrap();
+    assert_eq!((between.client.entity, between.client.unknown_reason), (Entity::Unknown, Some("outside-window")));
+    assert_eq!(seen.ledger.edges.len(), 2, "what nobody owned feeds no edge");
 }
 
 #[test]

@@ -312,8 +312,10 @@ impl Writer {
                 created => created.map_err(|e| Error::write("write", &path, e))?,
             };
             self.sequence = self.sequence.wrapping_add(1);
-            if output.lock().is_err() {
-                continue; // A writer that opens at this moment took it for a dead one's, and removes it.
+            match output.lock() {
+                // A writer that opens at this moment took it for a dead one's, and removes it.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                locked => locked.map_err(|e| Error::write("lock", &path, e))?,
             }
             let encoder = Encoder::new().map_err(|e| Error::Encode { path: path.clone(), why: e.to_string() })?;
             return Ok(Wal { id, path, output, encoder, whole: 0, rows: 0, since: self.now, stuck: false });

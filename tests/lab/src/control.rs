@@ -3,6 +3,7 @@
 use crate::{
     destination::{Destination, Family},
     scenario::Served,
+    traffic::Connection,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -56,6 +57,7 @@ pub(crate) struct CallOrder {
     pub(crate) family: Family,
     /// Of several addresses of a name, the one at this place, counted round and round.
     pub(crate) turn: usize,
+    pub(crate) connection: Connection,
     pub(crate) within: Duration,
 }
 

@@ -3,12 +3,13 @@
 //! Each client has one thread, and makes one call at a time; whatever else happens is done by the thread that runs.
 
 use crate::{
-    control::{CallOrder, Control, Outcome, Stage},
+    control::{Answer, CallOrder, Control, Outcome, Stage},
     destination::{Destination, Family, Host},
     error::Error,
     lab::{Client, Lab},
     resolve::service_named,
     scenario::{Attack, Party, PlannedCall},
+    traffic::Connection,
     world::{Ending, LabPod},
 };
 use jiff::Timestamp;
@@ -184,7 +185,7 @@ impl Lab {
             Host::Address(ip) => vec![Family::of(ip)],
             _ => Family::BOTH.to_vec(),
         };
-        Ok(families.into_iter().map(|family| line.call(None, &attack.to, family, 0)).collect())
+        Ok(families.into_iter().map(|family| line.call(Wanted::attack(attack), family, 0)).collect())
     }
 
     fn calls_of<'a>(&'a self, party: &'a Party) -> impl Iterator<Item = &'a PlannedCall> {
@@ -200,7 +201,7 @@ impl Lab {
                     if self.stopped().is_err() {
                         return outcomes;
                     }
-                    outcomes.push(line.call(Some(call.id), &call.to, *family, turn));
+                    outcomes.push(line.call(Wanted::call(call), *family, turn));
                 }
             }
         }
@@ -236,6 +237,23 @@ impl Lab {
     }
 }
 
+/// What a client is to do.
+struct Wanted<'a> {
+    call: Option<usize>,
+    to: &'a Destination,
+    connection: Connection,
+}
+
+impl<'a> Wanted<'a> {
+    fn call(call: &'a PlannedCall) -> Self {
+        Self { call: Some(call.id), to: &call.to, connection: call.connection }
+    }
+
+    fn attack(attack: &'a Attack) -> Self {
+        Self { call: None, to: &attack.to, connection: Connection::New }
+    }
+}
+
 /// A client's end of its control socket.
 struct Line<'a> {
     lab: &'a Lab,
@@ -248,19 +266,19 @@ impl<'a> Line<'a> {
         Self { lab, client, control: None }
     }
 
-    fn call(&mut self, call: Option<usize>, to: &Destination, family: Family, turn: usize) -> CallOutcome {
+    fn call(&mut self, wanted: Wanted<'_>, family: Family, turn: usize) -> CallOutcome {
         let _under_way = self.lab.traffic.read().unwrap_or_else(PoisonError::into_inner);
         let at = Timestamp::now();
         let begun = Instant::now();
-        let (address, outcome, elapsed) = match self.order(to, family, turn) {
+        let (address, outcome, elapsed) = match self.order(&wanted, family, turn) {
             Ok(answer) => (answer.address, answer.outcome, answer.elapsed),
             Err(error) => (None, Outcome::Failed { stage: Stage::Resolve, error }, begun.elapsed()),
         };
         CallOutcome {
-            call,
+            call: wanted.call,
             from: self.client.party.clone(),
             client: self.client.name.clone(),
-            to: to.clone(),
+            to: wanted.to.clone(),
             family,
             address,
             outcome,
@@ -269,10 +287,11 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn order(&mut self, to: &Destination, family: Family, turn: usize) -> Result<crate::control::Answer, String> {
+    fn order(&mut self, wanted: &Wanted<'_>, family: Family, turn: usize) -> Result<Answer, String> {
+        let Wanted { to, connection, .. } = *wanted;
         let address = self.known_address(to, family, turn)?;
         let within = self.lab.options.call_within;
-        let order = CallOrder { to: to.clone(), address, family, turn, within };
+        let order = CallOrder { to: to.clone(), address, family, turn, connection, within };
         let control = match &mut self.control {
             Some(control) => control,
             none => none.insert(Control::connect(&self.client.socket).map_err(|error| error.to_string())?),
@@ -324,7 +343,7 @@ impl Run<'_> {
                 _ => 1,
             };
             for _ in 0..turns {
-                let outcome = line.call(Some(next.call.id), &next.call.to, next.family, next.turn);
+                let outcome = line.call(Wanted::call(next.call), next.family, next.turn);
                 next.turn += 1;
                 self.report.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
             }

@@ -35,7 +35,7 @@ pub use scenario::{
     Attack, ExpectedEdge, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server,
 };
 pub use state::{down, leftovers, names};
-pub use traffic::Expect;
+pub use traffic::{Connection, Expect};
 pub use world::{Ended, Ending, LabPod};
 
 /// What a lab needs and this machine or user lacks: `Ok` where one can be brought up.

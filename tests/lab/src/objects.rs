@@ -38,13 +38,16 @@ fn kind(fields: &Map<String, Value>) -> &str {
     fields.get("kind").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// What the YAML reader says, with file and line.
+/// What the YAML reader says, with file, line and column.
 pub(crate) fn yaml_error(file: &str, error: &serde_saphyr::Error) -> Error {
+    let at = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+    let text = error.without_snippet().to_string();
+    let place = format!(" at line {}, column {}", at.0, at.1);
     Error::Scenario {
         file: file.to_owned(),
-        line: error.location().map_or(0, |at| at.line()),
-        field: "YAML".to_owned(),
-        message: error.without_snippet().to_string(),
+        line: at.0,
+        field: format!("column {}", at.1),
+        message: text.strip_suffix(&place).map_or(text.clone(), str::to_owned),
     }
 }
 

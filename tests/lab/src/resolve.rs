@@ -8,7 +8,7 @@ use crate::{
     scenario::{
         Attack, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server, WorkloadPlan,
     },
-    traffic::{Serve, Traffic},
+    traffic::{Connection, Serve, Traffic},
 };
 use model::cluster::{Cluster, Service, WorkloadKey};
 use serde_json::Value;
@@ -174,7 +174,12 @@ impl Reader<'_> {
                 let message = "names no family that the destination has; write [4], [6] or [4, 6]";
                 return Err(self.fail(&call.to, format!("calls[{i}].families"), message));
             }
-            self.scenario.calls.push(PlannedCall { id: i, from, to, every, families, servers });
+            let connection = call.connection;
+            if connection == Connection::Kept && !matches!(to.scheme, Scheme::Http | Scheme::Redis | Scheme::Tcp) {
+                let message = format!("{} has no connection to keep; leave it out", to.scheme);
+                return Err(self.fail(&call.to, format!("calls[{i}].connection"), message));
+            }
+            self.scenario.calls.push(PlannedCall { id: i, from, to, every, connection, families, servers });
         }
         self.jobs(traffic)?;
         self.events(traffic)?;
@@ -229,16 +234,13 @@ impl Reader<'_> {
             (Server::Udp, serve.udp),
         ]
         .into_iter()
-        .filter_map(|(server, port)| port.map(|port| Served { server, port }))
+        .filter_map(|(server, port)| port.map(|port| Served { server, port: port.0 }))
         .collect();
         let [served] = given[..] else {
             let message =
                 "write exactly one of http, redis, dns, tcp and udp; list the workload again for another port";
             return Err(self.fail(&serve.workload, field, message));
         };
-        if served.port == 0 {
-            return Err(self.fail(&serve.workload, field, "0 is no port; write 1 to 65535"));
-        }
         if served.server == Server::Dns {
             self.serve_dns(field, serve, &party, served.port)?;
         }

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     objects::{self, Template},
     resolve,
-    traffic::Expect,
+    traffic::{Connection, Expect},
 };
 use model::{
     cluster::{Cluster, WorkloadKey},
@@ -136,6 +136,8 @@ pub struct PlannedCall {
     pub to: Destination,
     /// How long from one to the next, for each pod and family.
     pub every: Duration,
+    /// Whether all calls of a pod to an address share one.
+    pub connection: Connection,
     /// Over which families.
     pub families: Vec<Family>,
     /// Who answers; empty for `dns:`, where the DNS workload does.

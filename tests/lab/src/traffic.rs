@@ -16,7 +16,7 @@
 //! ```
 
 use crate::destination::Family;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::Spanned;
 use std::{net::IpAddr, time::Duration};
 
@@ -52,16 +52,16 @@ pub struct Serve {
     /// `namespace/name`, or `outside/name`.
     pub workload: Spanned<String>,
     /// An HTTP server that answers every path with its pod's name.
-    pub http: Option<u16>,
+    pub http: Option<Port>,
     /// A real `redis-server`, empty at first.
-    pub redis: Option<u16>,
+    pub redis: Option<Port>,
     /// A real DNS server (UDP and TCP) for the names of the scenario's Services and outside hosts. Every pod's
     /// resolver asks the pods of this workload. Only port 53.
-    pub dns: Option<u16>,
+    pub dns: Option<Port>,
     /// A TCP server that sends every line back.
-    pub tcp: Option<u16>,
+    pub tcp: Option<Port>,
     /// A UDP server that sends every datagram back.
-    pub udp: Option<u16>,
+    pub udp: Option<Port>,
 }
 
 /// A call made again and again.
@@ -78,6 +78,10 @@ pub struct Call {
     /// How long from one call to the next, for each calling pod and family. 1 s unless given.
     #[serde(default = "one_second")]
     pub every: Time,
+    /// `kept` for `http`, `redis` and `tcp`: all calls over one connection, as programs with a connection pool make
+    /// them. `new` unless given.
+    #[serde(default)]
+    pub connection: Connection,
     /// Over which address families: `[4]`, `[6]` or both. Both unless given; an address as host has but one.
     #[serde(default = "both_families")]
     pub families: Vec<Family>,
@@ -145,6 +149,30 @@ pub enum Expect {
     Denied,
     /// It goes through: a contrast.
     Allowed,
+}
+
+/// A port in the file: 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Port(pub u16);
+
+impl TryFrom<i64> for Port {
+    type Error = String;
+    fn try_from(number: i64) -> Result<Self, String> {
+        let port = u16::try_from(number).ok().filter(|port| *port != 0);
+        port.map(Self).ok_or_else(|| format!("{number} is no port; write 1 to 65535"))
+    }
+}
+
+/// Whether a call keeps its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// A connection for each call.
+    #[default]
+    New,
+    /// One connection for all calls of a pod to an address, opened again when it ends.
+    Kept,
 }
 
 /// A time in the file: `500ms`, `2s`, `1m30s`; not negative, at most an hour.

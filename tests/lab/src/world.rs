@@ -354,3 +354,105 @@ fn pod_object(pod: &LabPod, node: &NodePlan) -> Value {
     status["containerStatuses"] = Value::Array(statuses);
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod.spec, "status": status})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn shop() -> Scenario {
+        Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/examples/shop")).unwrap()
+    }
+
+    /// Adds a pod of the `n`th workload, now and then with the address of the last that ended; or ends the `n`th pod.
+    fn play(scenario: &Scenario, steps: &[(usize, bool)]) -> World {
+        let mut world = World::default();
+        let workloads: Vec<&WorkloadKey> = scenario.workloads.keys().collect();
+        let mut free = Vec::new();
+        for (n, ends) in steps {
+            if *ends {
+                let Some(pod) = world.pods.get(n % world.pods.len().max(1)).filter(|pod| pod.ended.is_none()) else {
+                    continue;
+                };
+                let (uid, addresses) = (pod.uid.clone(), pod.addresses.clone());
+                free.push(addresses);
+                world.end(&uid, if n % 2 == 0 { Ending::Deleted } else { Ending::Succeeded });
+            } else {
+                let addresses = if n % 3 == 0 { free.pop() } else { None };
+                world.add(scenario, "pf-x.", workloads[n % workloads.len()], addresses);
+            }
+        }
+        world
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn no_two_pods_hold_an_address_at_one_time(steps in prop::collection::vec((0usize..1000, any::<bool>()), 0..60)) {
+            let scenario = shop();
+            let world = play(&scenario, &steps);
+            for a in &world.pods {
+                for b in world.pods.iter().filter(|b| b.uid != a.uid && b.addresses == a.addresses) {
+                    let apart = a.ended.is_some_and(|end| end.at <= b.started) || b.ended.is_some_and(|end| end.at <= a.started);
+                    prop_assert!(apart, "{} and {}", a.full_name(), b.full_name());
+                }
+            }
+            let uids: BTreeSet<&str> = world.pods.iter().map(|pod| pod.uid.as_str()).collect();
+            let links: BTreeSet<&str> = world.pods.iter().map(|pod| pod.link.as_str()).collect();
+            prop_assert_eq!(uids.len(), world.pods.len());
+            prop_assert_eq!(links.len(), world.pods.len());
+        }
+
+        #[test]
+        fn what_is_written_reads_back_as_the_same_pods(steps in prop::collection::vec((0usize..1000, any::<bool>()), 0..40)) {
+            let scenario = shop();
+            let world = play(&scenario, &steps);
+            let text: String =
+                world.objects(&scenario).iter().map(|o| format!("---\n{}", serde_saphyr::to_string(o).unwrap())).collect();
+            let mut cluster = model::cluster::Cluster::default();
+            model::yaml::read_into(&mut cluster, "cluster.yaml", &text).unwrap();
+            prop_assert_eq!(cluster.pods.len(), world.pods.len());
+            for read in &cluster.pods {
+                let pod = world.pods.iter().find(|pod| pod.uid == read.uid).unwrap();
+                prop_assert_eq!(&read.addresses, &pod.addresses);
+                prop_assert_eq!(read.started, Some(pod.started));
+                prop_assert_eq!(read.ended, pod.ended.map(|end| end.at));
+                prop_assert_eq!(cluster.root_owner(read), pod.workload.clone());
+                for (key, value) in &pod.labels {
+                    prop_assert_eq!(read.labels.get(key).map(String::as_str), value.as_str());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_scenario_makes_the_same_names() {
+        let scenario = shop();
+        let steps: Vec<(usize, bool)> = (0..40).map(|n| (n * 7, n % 5 == 0)).collect();
+        let names = |world: World| world.pods.into_iter().map(|pod| (pod.name, pod.uid, pod.link)).collect::<Vec<_>>();
+        assert_eq!(names(play(&scenario, &steps)), names(play(&scenario, &steps)));
+    }
+
+    #[test]
+    fn names_and_owners_are_as_kubernetes_makes_them() {
+        let scenario = shop();
+        let mut world = World::default();
+        let mut made = |kind: &str, name: &str| {
+            let key = scenario.workloads.keys().find(|key| key.kind == kind && key.name == name).unwrap().clone();
+            let pod = world.add(&scenario, "pf-x.", &key, None).unwrap();
+            let owner = pod.owner.as_ref().map_or("", |owner| owner["kind"].as_str().unwrap_or("")).to_owned();
+            (pod.name.clone(), owner)
+        };
+        let parts = |name: &str| name.split('-').map(str::len).collect::<Vec<_>>();
+        let (name, owner) = made("Deployment", "frontend");
+        assert_eq!((parts(&name), owner.as_str()), (vec![8, 10, 5], "ReplicaSet"), "{name}");
+        assert_eq!(made("StatefulSet", "orders-db"), ("orders-db-0".to_owned(), "StatefulSet".to_owned()));
+        assert_eq!(made("StatefulSet", "orders-db").0, "orders-db-1");
+        let (name, owner) = made("CronJob", "report");
+        assert_eq!((parts(&name), owner.as_str()), (vec![6, 8, 5], "Job"), "{name}");
+        let (name, owner) = made("DaemonSet", "events");
+        assert_eq!((parts(&name), owner.as_str()), (vec![6, 5], "DaemonSet"), "{name}");
+    }
+}

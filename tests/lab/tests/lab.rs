@@ -199,3 +199,37 @@ fn killed(options: &Options) {
     player.kill().unwrap();
     player.wait().unwrap();
 }
+
+#[test]
+fn a_kept_connection_carries_all_calls_and_a_new_one_each_its_own() {
+    let Some(options) = options() else { return };
+    for (connection, kept) in [("kept", true), ("new", false)] {
+        let read = |name: &str| std::fs::read_to_string(examples().join("tiny").join(name)).unwrap();
+        let traffic = read("traffic.yaml").replace("every: 200ms", &format!("every: 50ms, connection: {connection}"));
+        let folder = examples().join("tiny");
+        let scenario =
+            Scenario::parse("tiny", &folder, ("cluster.yaml", &read("cluster.yaml")), ("traffic.yaml", &traffic))
+                .unwrap();
+        let lab = Lab::up(&scenario, &options).unwrap();
+        let report = lab.run(Duration::from_secs(1), &mut |_| ()).unwrap();
+        assert!(report.total().answered > 10 && report.total().failed == 0, "{report:?}");
+        let web = lab.pods().into_iter().find(|pod| pod.workload.name == "web").unwrap();
+        let sockets = sockets_to(&Path::new("/run/netns").join(&web.netns), 8080);
+        assert_eq!(sockets == ["01"], kept, "{connection}: states {sockets:?}, 01 is established");
+        lab.down();
+        nothing_is_left(&options);
+    }
+}
+
+/// States of the IPv4 TCP sockets of a namespace whose peer has this port.
+fn sockets_to(netns: &Path, port: u16) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let table = scope.spawn(|| {
+            lab::enter(netns).unwrap();
+            std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap()
+        });
+        let table = table.join().unwrap();
+        let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[2].ends_with(&format!(":{port:04X}"))).map(|row| row[3].to_owned()).collect()
+    })
+}

@@ -57,8 +57,8 @@ fn a_mistake_in_traffic_is_told_with_line_and_remedy() {
     let cases = [
         ("serve:", "serves:", "traffic.yaml:1:", "unknown field"),
         ("http: 8080}", "http: 8080, tcp: 1}", "traffic.yaml:3: serve[1]:", "exactly one of"),
-        ("http: 8080}", "http: 80800}", "traffic.yaml:3:", ""),
-        ("http: 8080}", "http: 0}", "traffic.yaml:3: serve[1]:", "0 is no port"),
+        ("http: 8080}", "http: 80800}", "traffic.yaml:3:", "80800 is no port; write 1 to 65535"),
+        ("http: 8080}", "http: 0}", "traffic.yaml:3:", "0 is no port"),
         ("dns: 53", "dns: 5353", "traffic.yaml:2: serve[0]:", "write `dns: 53`"),
         ("tcp: 9000}", "redis: 8080}", "traffic.yaml:4: serve[2]:", "served already"),
         (
@@ -81,6 +81,13 @@ fn a_mistake_in_traffic_is_told_with_line_and_remedy() {
         ("every: 200ms", "every: 1ms", "traffic.yaml:6: calls[0].every:", "too often"),
         ("every: 200ms", "every: 5", "traffic.yaml:6:", "write for example 500ms"),
         ("every: 200ms", "every: 2h", "traffic.yaml:6:", "more than an hour"),
+        ("every: 200ms", "connection: open", "traffic.yaml:6:", "expected one of new, kept"),
+        (
+            "to: \"http://api:8080/\"",
+            "connection: kept, to: \"icmp://api\"",
+            "traffic.yaml:6: calls[0].connection:",
+            "no connection to keep",
+        ),
         ("every: 200ms", "families: [5]", "traffic.yaml:6:", "write 4 or 6"),
         ("every: 200ms", "families: []", "traffic.yaml:6: calls[0].families:", "write [4], [6] or [4, 6]"),
         ("expect: denied", "expect: maybe", "traffic.yaml:8:", "denied"),

@@ -1,39 +1,38 @@
 //! A client's call: resolve, reach, talk, and what came of it.
 
-use super::resolver::{Over, Resolver};
+use super::{
+    connection::{Connected, Question},
+    resolver::{Over, Resolver},
+};
 use crate::{
     control::{Answer, CallOrder, Outcome, PodSpec, Stage},
-    destination::{Destination, Family, Host, Scheme},
+    destination::{Family, Host, Scheme},
+    traffic::Connection,
 };
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes};
-use hyper_util::rt::TokioIo;
-use redis::{AsyncConnectionConfig, ConnectionAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::HashMap,
     fmt::Display,
     io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpStream, UdpSocket},
-    task::spawn_local,
+    net::UdpSocket,
     time::{Instant, timeout},
 };
 
 /// What a call sends where the protocol lets it choose.
-const GREETING: &str = "podfence lab";
+pub(super) const GREETING: &str = "podfence lab";
 
 /// Who answered, or how far the call came and what the client saw.
-type Result<T = Option<String>> = std::result::Result<T, (Stage, String)>;
+pub(super) type Result<T = Option<String>> = std::result::Result<T, (Stage, String)>;
 
 /// Makes the pod's calls.
 pub(super) struct Caller {
     resolver: Resolver,
     name: String,
+    kept: RefCell<HashMap<(Scheme, SocketAddr), Connected>>,
 }
 
 /// What is known of a call when its time is over.
@@ -44,7 +43,7 @@ struct Progress {
 
 impl Caller {
     pub(super) fn new(spec: &PodSpec) -> io::Result<Self> {
-        Ok(Self { resolver: Resolver::new(spec)?, name: spec.name.clone() })
+        Ok(Self { resolver: Resolver::new(spec)?, name: spec.name.clone(), kept: RefCell::default() })
     }
 
     pub(super) async fn call(&self, order: CallOrder) -> Answer {
@@ -67,9 +66,7 @@ impl Caller {
         progress.stage.set(Stage::Reach);
         let place = SocketAddr::new(address, order.to.port.unwrap_or(0));
         match order.to.scheme {
-            Scheme::Http => http(place, &order.to, progress).await,
-            Scheme::Redis => self.redis(place, order.within, progress).await,
-            Scheme::Tcp => tcp(place, progress).await,
+            Scheme::Http | Scheme::Redis | Scheme::Tcp => self.talk(order, place, progress).await,
             Scheme::Udp => udp(place, progress).await,
             Scheme::Icmp => ping(place).await,
             Scheme::Dns | Scheme::DnsTcp => Ok(None),
@@ -94,51 +91,28 @@ impl Caller {
         chosen.map(Some).ok_or_else(|| (Stage::Resolve, format!("{name} has no {} address", order.family)))
     }
 
-    async fn redis(&self, place: SocketAddr, within: Duration, progress: &Progress) -> Result {
-        let client = redis::Client::open(ConnectionAddr::Tcp(place.ip().to_string(), place.port())).at(Stage::Reach)?;
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(within)).set_response_timeout(Some(within));
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.at(Stage::Reach)?;
+    /// Over a connection that was kept, where the call keeps one and it stands; else over a new one.
+    async fn talk(&self, order: &CallOrder, place: SocketAddr, progress: &Progress) -> Result {
+        let question = Question { path: &order.to.path, client: &self.name };
+        let kept = order.connection == Connection::Kept;
+        let earlier = if kept { self.kept.borrow_mut().remove(&(order.to.scheme, place)) } else { None };
+        if let Some(mut connected) = earlier.filter(Connected::stands) {
+            progress.stage.set(Stage::Talk);
+            // One that ended meanwhile is opened again; one that goes silent takes all the call's time.
+            if let Ok(by) = connected.talk(&question).await {
+                self.kept.borrow_mut().insert((order.to.scheme, place), connected);
+                return Ok(by);
+            }
+        }
+        progress.stage.set(Stage::Reach);
+        let mut connected = Connected::open(order.to.scheme, place, order.within).await?;
         progress.stage.set(Stage::Talk);
-        let (_, _, value): (String, String, String) = redis::pipe()
-            .cmd("PING")
-            .cmd("SET")
-            .arg(&self.name)
-            .arg(GREETING)
-            .cmd("GET")
-            .arg(&self.name)
-            .query_async(&mut connection)
-            .await
-            .at(Stage::Talk)?;
-        right(value == GREETING, &value)?;
-        Ok(None)
+        let by = connected.talk(&question).await?;
+        if kept {
+            self.kept.borrow_mut().insert((order.to.scheme, place), connected);
+        }
+        Ok(by)
     }
-}
-
-async fn http(place: SocketAddr, to: &Destination, progress: &Progress) -> Result {
-    let stream = TcpStream::connect(place).await.at(Stage::Reach)?;
-    progress.stage.set(Stage::Talk);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.at(Stage::Talk)?;
-    spawn_local(connection);
-    let path = if to.path.is_empty() { "/" } else { &to.path };
-    let request = Request::get(path).header("host", place.to_string()).header("user-agent", GREETING);
-    let request = request.body(Empty::<Bytes>::new()).at(Stage::Talk)?;
-    let response = sender.send_request(request).await.at(Stage::Talk)?;
-    let status = response.status();
-    let body = response.into_body().collect().await.at(Stage::Talk)?.to_bytes();
-    right(status == StatusCode::OK, status)?;
-    Ok(Some(String::from_utf8_lossy(&body).into_owned()))
-}
-
-async fn tcp(place: SocketAddr, progress: &Progress) -> Result {
-    let mut stream = TcpStream::connect(place).await.at(Stage::Reach)?;
-    progress.stage.set(Stage::Talk);
-    stream.write_all(format!("{GREETING}\n").as_bytes()).await.at(Stage::Talk)?;
-    let mut line = String::new();
-    BufReader::new(&mut stream).read_line(&mut line).await.at(Stage::Talk)?;
-    let name = line.trim_end().strip_suffix(GREETING).map(|name| name.trim_end().to_owned());
-    right(name.is_some(), &line)?;
-    Ok(name)
 }
 
 async fn udp(place: SocketAddr, progress: &Progress) -> Result {
@@ -182,12 +156,12 @@ async fn ping(place: SocketAddr) -> Result {
     Ok(None)
 }
 
-fn right(condition: bool, seen: impl Display) -> Result<()> {
+pub(super) fn right(condition: bool, seen: impl Display) -> Result<()> {
     if condition { Ok(()) } else { Err((Stage::Talk, format!("not the answer that was asked for: {seen}"))) }
 }
 
 /// Marks an error with how far the call had come.
-trait At<T> {
+pub(super) trait At<T> {
     fn at(self, stage: Stage) -> Result<T>;
 }
 

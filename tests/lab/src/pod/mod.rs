@@ -4,6 +4,7 @@
 //! control socket is a file, and files are shared by all namespaces of the lab.
 
 mod call;
+mod connection;
 mod resolver;
 mod serve;
 mod zone;

@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, UdpSocket},
     task::spawn_local,
 };
 
-/// How long a client may say nothing.
+/// How long a client of the DNS server may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest line or datagram that is echoed.
 const LONGEST: usize = 2048;
@@ -61,9 +61,8 @@ where
         let name = name.clone();
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let served = serve(stream, name.clone());
                 // A client that goes away in the middle is no matter.
-                spawn_local(tokio::time::timeout(PATIENCE, served));
+                spawn_local(serve(stream, name.clone()));
             }
         });
     }
@@ -82,9 +81,9 @@ async fn http(stream: TcpStream, name: String) -> io::Result<()> {
 /// Sends every line back, the pod's name before it.
 async fn echo_lines(stream: TcpStream, name: String) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST as u64));
+    let mut read = BufReader::new(read);
     let mut line = String::new();
-    while read.read_line(&mut line).await? > 0 {
+    while (&mut read).take(LONGEST as u64).read_line(&mut line).await? > 0 {
         write.write_all(format!("{name} {line}").as_bytes()).await?;
         line.clear();
     }

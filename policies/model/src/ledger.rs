@@ -55,7 +55,7 @@ pub struct EdgeCounters {
     pub samples: Vec<String>,
     /// The surest way in which direction became known.
     pub direction_rule: DirectionRule,
-    /// All flows were adopted ones.
+    /// All flows were older than their observer: adopted by the kernel program, or under way when a capture began.
     pub adopted_only: bool,
     /// Node names that saw it.
     pub nodes: Vec<Arc<str>>,
@@ -323,26 +323,28 @@ fn is_unattributed(end: &End) -> bool {
     end.entity == Entity::Unknown || (end.entity == Entity::Pod && end.workload.is_none())
 }
 
-/// TCP needs its handshake, or adoption with packets both ways; SCTP packets both ways. UDP has no
-/// openings: a datagram whose direction is known is one.
+/// TCP needs its handshake; a connection older than its observer needs packets both ways, as does
+/// SCTP. UDP has no openings: a datagram whose direction is known is one.
 fn is_answered(event: &FlowEvent) -> bool {
-    let both_ways = event.packets_to_server > 0 && event.packets_to_client > 0;
     match Protocol::from_number(event.key.protocol) {
-        Some(Protocol::Tcp) => {
-            let opened = event.tcp_flags_to_server & tcp::SYN != 0;
-            let accepted = event.tcp_flags_to_client & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK;
-            (opened && accepted) || (!opened && event.adopted && both_ways)
+        Some(Protocol::Tcp) if is_opening_seen(event) => {
+            event.tcp_flags_to_client & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
         }
-        Some(Protocol::Sctp) => both_ways,
+        Some(Protocol::Tcp | Protocol::Sctp) => event.packets_to_server > 0 && event.packets_to_client > 0,
         _ => true,
     }
 }
 
-/// Each unfit flow is counted once: with its first slice, or, while an answer may still come, with
-/// its last.
+/// TCP flags are those of the flow's whole life so far, so all slices agree once the SYN was seen.
+fn is_opening_seen(event: &FlowEvent) -> bool {
+    event.key.protocol == flow::TCP && event.tcp_flags_to_server & tcp::SYN != 0
+}
+
+/// Each unfit flow is counted once: with its first slice, or, while the answer to its opening may
+/// still come, with its last.
 fn counts_as_unfit(reason: Unfit, record: &FlowRecord) -> bool {
     match reason {
-        Unfit::HandshakeNotSeen => record.event.end_reason != EndReason::Active,
+        Unfit::HandshakeNotSeen if is_opening_seen(&record.event) => record.event.end_reason != EndReason::Active,
         // A connection may be revoked late in its life: each slice that says so counts.
         Unfit::Denied | Unfit::StagedDenied | Unfit::DeniedOtherwise => true,
         _ => is_first_slice(record),
@@ -360,7 +362,8 @@ fn counters(record: &FlowRecord) -> EdgeCounters {
         last_seen: record.event.end.max(record.event.start),
         samples: vec![record.flow_id.clone()],
         direction_rule: record.event.direction_rule,
-        adopted_only: record.event.adopted,
+        adopted_only: record.event.adopted
+            || (record.event.key.protocol == flow::TCP && !is_opening_seen(&record.event)),
         nodes: vec![record.node.clone()],
     }
 }

@@ -113,21 +113,22 @@ fn pod_addresses(status: &Field<'_>) -> Result<Vec<IpAddr>, ReadError> {
     Ok(all)
 }
 
-/// When the pod stopped holding its addresses.
+/// When the pod stopped holding its addresses: when its last container ended, else when it was to
+/// be gone at the latest.
 fn ended(metadata: &Field<'_>, status: &Field<'_>, completed: bool) -> Result<Option<Timestamp>, ReadError> {
-    if completed {
-        let mut last = None;
-        for list in ["containerStatuses", "initContainerStatuses"] {
-            for container in status.at(list)?.items()? {
-                let finished = time(&container.at("state")?.at("terminated")?.at("finishedAt")?)?;
-                last = last.max(finished);
-            }
-        }
-        if last.is_some() {
-            return Ok(last);
+    let deleted = time(&metadata.at("deletionTimestamp")?)?;
+    if !completed && deleted.is_none() {
+        return Ok(None);
+    }
+    let (mut last, mut running) = (None, false);
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        for container in status.at(list)?.items()? {
+            let finished = time(&container.at("state")?.at("terminated")?.at("finishedAt")?)?;
+            running |= finished.is_none();
+            last = last.max(finished);
         }
     }
-    time(&metadata.at("deletionTimestamp")?)
+    Ok(if running && !completed { deleted } else { last.or(deleted) })
 }
 
 /// The controlling owner reference of an object.

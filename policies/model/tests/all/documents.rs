@@ -236,6 +236,46 @@ fn a_pod_is_read_with_all_that_matters() {
 }
 
 #[test]
+fn a_deleted_pod_ended_when_its_containers_did_or_else_at_its_deadline() {
+    let ended = |statuses: &str| {
+        let pod = cluster(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: w, deletionTimestamp: '2026-01-02T03:05:00Z'}}\n\
+             status: {{phase: Running, containerStatuses: [{statuses}]}}\n"
+        ));
+        pod.pods[0].ended.map(|t| t.to_string()).unwrap_or_default()
+    };
+    let (done, running) = ("{state: {terminated: {finishedAt: '2026-01-02T03:04:31Z'}}}", "{state: {running: {}}}");
+    assert_eq!(ended(""), "2026-01-02T03:05:00Z");
+    assert_eq!(ended(running), "2026-01-02T03:05:00Z");
+    assert_eq!(ended(&format!("{done}, {running}")), "2026-01-02T03:05:00Z");
+    assert_eq!(ended(done), "2026-01-02T03:04:31Z");
+    assert_eq!(
+        cluster("apiVersion: v1\nkind: Pod\nmetadata: {name: w}\nstatus: {phase: Running}\n").pods[0].ended,
+        None
+    );
+}
+
+#[test]
+fn objects_give_the_same_cluster_in_any_order() {
+    let parts = [
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {x: b}}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a, uid: '2'}\nstatus: {startTime: '2026-01-02T03:04:05Z'}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a, uid: '1'}\nstatus: {startTime: '2026-01-02T03:05:05Z'}\n",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: q, namespace: a}\nspec: {}\n",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: a}\nspec: {}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: c}\n",
+    ];
+    let read = |order: &mut dyn Iterator<Item = &&str>| {
+        let mut cluster = Cluster::default();
+        order.for_each(|part| read_into(&mut cluster, "one.yaml", part).unwrap());
+        format!("{cluster:?}")
+    };
+    let first = read(&mut parts.iter());
+    assert_eq!(read(&mut parts.iter().rev()), first);
+    assert_eq!(read(&mut parts[3..].iter().chain(&parts[..3])), first);
+}
+
+#[test]
 fn a_service_is_read_with_its_addresses_and_targets() {
     let cluster = cluster(
         "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: a}\nspec:\n  selector: {app: web}\n\

@@ -131,8 +131,11 @@ fn an_adopted_connection_needs_packets_both_ways_and_is_marked() {
     assert_eq!(unfit(adopted), None);
     let one_way = |r: &mut FlowRecord| (adopted(r), r.event.packets_to_client = 0).1;
     assert_eq!(unfit(one_way), Some(Unfit::HandshakeNotSeen));
-    let not_marked = |r: &mut FlowRecord| (adopted(r), r.event.adopted = false).1;
-    assert_eq!(unfit(not_marked), Some(Unfit::HandshakeNotSeen));
+    let older_than_its_capture = |r: &mut FlowRecord| (adopted(r), r.event.adopted = false).1;
+    assert_eq!(unfit(older_than_its_capture), None);
+    let mut record = flow();
+    older_than_its_capture(&mut record);
+    assert!(ledger_of(&[record]).edges.values().all(|seen| seen.adopted_only));
     let mut record = flow();
     adopted(&mut record);
     assert!(ledger_of(&[record.clone()]).edges.values().all(|seen| seen.adopted_only));
@@ -209,6 +212,18 @@ fn a_handshake_may_come_in_a_later_slice() {
     (never.event.start, never.event.end_reason) = (7, EndReason::Idle);
     let ledger = ledger_of(&[opening, never]);
     assert_eq!(ledger.unfit.values().map(|c| c.flows).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn the_idle_end_of_an_adopted_connection_is_no_missing_answer() {
+    let mut adopted = flow();
+    (adopted.event.adopted, adopted.event.tcp_flags_to_server, adopted.event.end_reason) =
+        (true, tcp::ACK, EndReason::Active);
+    let mut idle = adopted.clone();
+    (idle.event.start, idle.event.packets_to_server, idle.event.packets_to_client) = (8, 0, 0);
+    idle.event.end_reason = EndReason::Idle;
+    let ledger = ledger_of(&[adopted, idle]);
+    assert_eq!((ledger.edges.len(), ledger.unfit.len()), (1, 0));
 }
 
 #[test]

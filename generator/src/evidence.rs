@@ -5,6 +5,7 @@
 //! give the same bytes.
 
 use crate::{
+    blocks::Blocks,
     lessons::{Basis, Lesson, Lessons},
     naming,
     subjects::Subjects,
@@ -16,7 +17,7 @@ use model::{
     record::RuleName,
 };
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The JSON's schema.
 pub const SCHEMA: &str = "podfence.dev/evidence/v1";
@@ -133,22 +134,36 @@ fn rules(
         .filter_map(|lesson| Some((peer_of(subjects, peer(lesson))?, port_of(lesson)?, *lesson)))
         .collect();
     let one = |(index, rule): (usize, &Rule)| {
-        let behind = sought.iter().filter(|(p, port, _)| {
-            rule.peers.iter().any(|of_rule| holds_peer(of_rule, p))
-                && rule.ports.iter().any(|of_rule| holds_port(of_rule, port))
-        });
+        let holder = Holder::of(rule);
+        let behind = sought
+            .iter()
+            .filter(|(p, port, _)| holder.holds(p) && rule.ports.iter().any(|of_rule| holds_port(of_rule, port)));
         let proofs = behind.map(|(_, _, lesson)| proof(lesson, peer(lesson))).collect();
         RuleEvidence { rule: format!("{direction}[{index}]"), proofs }
     };
     rules.iter().flatten().enumerate().map(one).collect()
 }
 
-fn holds_peer(of_rule: &Peer, peer: &Peer) -> bool {
-    match (of_rule, peer) {
-        (Peer::Block { cidr, except }, Peer::Block { cidr: one, .. }) => {
-            cidr.contains(one) && !except.iter().any(|hole| hole.contains(one))
-        }
-        (a, b) => a == b,
+/// A rule's peers, ready to be asked about many.
+struct Holder<'r> {
+    peers: &'r [Peer],
+    pods: BTreeSet<&'r Peer>,
+    blocks: Blocks,
+}
+
+impl<'r> Holder<'r> {
+    fn of(rule: &'r Rule) -> Self {
+        let pods = rule.peers.iter().filter(|peer| matches!(peer, Peer::Pods { .. })).collect();
+        Self { peers: &rule.peers, pods, blocks: Blocks::of(&rule.peers) }
+    }
+
+    fn holds(&self, peer: &Peer) -> bool {
+        let Peer::Block { cidr: one, .. } = peer else { return self.pods.contains(peer) };
+        let outside_of = |place: usize| match &self.peers[place] {
+            Peer::Block { except, .. } => except.iter().any(|hole| hole.contains(one)),
+            Peer::Pods { .. } => true,
+        };
+        self.blocks.holding(one.addr()).any(|place| !outside_of(place))
     }
 }
 

@@ -11,6 +11,9 @@ use model::{
 };
 use std::fmt::Write as _;
 
+/// More peers than these are listed below each other.
+const ON_ONE_LINE: usize = 2;
+
 /// The policy as text for a terminal: who it selects, then each rule with what was seen.
 pub fn policy(policy: &NetworkPolicy, evidence: &Evidence) -> String {
     let mut out = String::new();
@@ -38,7 +41,12 @@ fn direction<'e>(
         let _ = writeln!(out, "  {name}: nothing is allowed");
     }
     for (index, rule) in rules.iter().enumerate() {
-        let _ = writeln!(out, "  {name}[{index}] {preposition} {}, {}", peers(&rule.peers), ports(&rule.ports));
+        let (ports, listed) = (ports(&rule.ports), rule.peers.len() > ON_ONE_LINE);
+        let peers = if listed { naming::count(rule.peers.len() as u64, "peer") } else { peers(&rule.peers) };
+        let _ = writeln!(out, "  {name}[{index}] {preposition} {peers}, {ports}");
+        for peer in rule.peers.iter().filter(|_| listed) {
+            let _ = writeln!(out, "    - {}", self::peer(peer));
+        }
         match proofs(index) {
             Some(proofs) if !proofs.is_empty() => {
                 for proof in proofs {

@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod blocks;
 pub mod certificate;
 pub mod evidence;
 pub mod explain;

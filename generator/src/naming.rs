@@ -13,12 +13,17 @@ use model::{
 };
 use std::{fmt::Write as _, net::IpAddr, str::FromStr};
 
-/// Text with control and bidirectional formatting characters written out (`\u{1b}`).
+/// Text in which everything a terminal or reader would obey rather than show is written out
+/// (`\u{1b}`): control characters, separators of lines, direction marks, joiners, tags.
 pub fn printable(text: &str) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let reorders = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders {
+        if is_obeyed(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);

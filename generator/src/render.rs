@@ -46,10 +46,10 @@ pub fn summary(generated: &Generated) -> String {
         .map(|p| p.ingress.as_ref().map_or(0, Vec::len) + p.egress.as_ref().map_or(0, Vec::len))
         .sum();
     let (lessons, checked) = (generated.lessons.lessons.len(), generated.verified);
-    let _ = writeln!(out, "{policies} policies, {rules} rules for {lessons} edges");
+    let _ = writeln!(out, "policies: {policies}; rules: {rules}; edges: {lessons}");
     let _ = writeln!(
         out,
-        "verified: every edge allowed, nothing else ({} pairs of pods, {} pairs of pod and address)",
+        "verified: every edge allowed, nothing else (pairs of pods: {}; of pod and address: {})",
         checked.pairs, checked.addresses
     );
     section(

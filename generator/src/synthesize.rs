@@ -32,6 +32,9 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "podfence"
 /// A client that opens more ports of one server than this is pointed out.
 const MANY_PORTS: usize = 32;
 
+/// A workload with more clients outside than this probably serves everyone.
+const MANY_CLIENTS: usize = 64;
+
 /// What to do about workloads that node addresses reach. Such an address may be a hostNetwork
 /// client or anyone behind a masquerade; what only the own node's kubelet sends passes either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +196,7 @@ fn notes(cluster: &Cluster, subjects: &Subjects, lessons: &Lessons, policies: &P
     notes.extend(subjects.without_policy.iter().map(|(key, why)| no_policy(key, *why)));
     notes.extend(opened_to_nodes(cluster, lessons));
     notes.extend(many_ports(lessons));
+    notes.extend(many_clients(lessons));
     notes.extend(standing_policies(cluster, policies));
     notes
 }
@@ -239,6 +243,20 @@ fn many_ports(lessons: &Lessons) -> Vec<String> {
         let (client, server) = (naming::party_in_full(client), naming::party_in_full(server));
         let protocol = naming::protocol(protocol);
         format!("{client} opened {ports} {protocol} ports of {server}, each its own rule item: look whether the server picks them at random")
+    })
+    .collect()
+}
+
+/// Learning cannot tell a public service from one with many partners.
+fn many_clients(lessons: &Lessons) -> Vec<String> {
+    let mut clients: BTreeMap<(&Party, u16, u8), usize> = BTreeMap::new();
+    for lesson in lessons.lessons.iter().filter(|lesson| matches!(lesson.edge.client, Party::Outside(_))) {
+        *clients.entry((&lesson.edge.server, lesson.edge.port, lesson.edge.protocol)).or_default() += 1;
+    }
+    let many = clients.into_iter().filter(|(_, clients)| *clients > MANY_CLIENTS);
+    many.map(|((server, port, protocol), clients)| {
+        let (server, protocol) = (naming::party_in_full(server), naming::protocol(protocol));
+        format!("{server} was reached from {clients} addresses outside at {port}/{protocol}, and only these are let in: if it serves everyone, say so in a policy of your own beside this one")
     })
     .collect()
 }

@@ -7,6 +7,7 @@
 //! any block holds is asked for.
 
 use crate::{
+    blocks::Blocks,
     lessons::Lessons,
     naming,
     refused::{Broken, Law, Refused},
@@ -17,7 +18,7 @@ use model::{
     cluster::{Cluster, Pod},
     labels::{Labels, Selector},
     ledger::Party,
-    policy::{NetworkPolicy, Peer, PolicySet, Protocol},
+    policy::{NetworkPolicy, Peer, PolicySet, Protocol, Rule},
     ports::{Ports, union},
     reference::{Endpoint, Judgement, Reference},
 };
@@ -184,27 +185,24 @@ fn ports_of(pod: &Pod) -> Vec<(Option<String>, u16, Protocol)> {
 }
 
 /// What the policies look at.
-#[derive(Default)]
 struct Sight<'p> {
     keys: BTreeSet<&'p str>,
-    blocks: BTreeSet<IpNet>,
-    lengths: BTreeSet<(bool, u8)>,
+    blocks: Blocks,
 }
 
 impl<'p> Sight<'p> {
     fn of(policies: &'p PolicySet) -> Self {
-        let mut sight = Self::default();
+        let (mut keys, mut blocks) = (BTreeSet::new(), BTreeSet::<&IpNet>::new());
         for policy in &policies.policies {
-            sight.keys.extend(policy.pod_selector.keys());
+            keys.extend(policy.pod_selector.keys());
             for peer in peers(policy) {
                 match peer {
-                    Peer::Pods { pods, .. } => sight.keys.extend(pods.iter().flat_map(Selector::keys)),
-                    Peer::Block { cidr, except } => sight.blocks.extend(except.iter().chain([cidr])),
+                    Peer::Pods { pods, .. } => keys.extend(pods.iter().flat_map(Selector::keys)),
+                    Peer::Block { cidr, except } => blocks.extend(except.iter().chain([cidr])),
                 }
             }
         }
-        sight.lengths = sight.blocks.iter().map(|block| (block.addr().is_ipv4(), block.prefix_len())).collect();
-        sight
+        Self { keys, blocks: blocks.into_iter().enumerate().map(|(place, block)| (*block, place)).collect() }
     }
 
     fn labels(&self, labels: &Labels) -> Labels {
@@ -212,10 +210,8 @@ impl<'p> Sight<'p> {
     }
 
     /// The blocks that hold an address.
-    fn blocks(&self, ip: IpAddr) -> Vec<IpNet> {
-        let of_family = self.lengths.iter().filter(|(v4, _)| *v4 == ip.is_ipv4());
-        let nets = of_family.filter_map(|(_, length)| IpNet::new(ip, *length).ok().map(|net| net.trunc()));
-        nets.filter(|net| self.blocks.contains(net)).collect()
+    fn blocks(&self, ip: IpAddr) -> Vec<usize> {
+        self.blocks.holding(ip).collect()
     }
 }
 
@@ -264,13 +260,16 @@ impl Inquiry<'_> {
         let asked = asked_addresses(self.expected, policies, self.subjects);
         let nothing = ByProtocol::default();
         for face in faces {
-            let pod = self.reference.subject(Endpoint::Pod(&face.pod, face.address));
+            let pod = Endpoint::Pod(&face.pod, face.address);
+            let named = Named::of(self.reference.subject(pod).selected_by());
             for (way, ip) in asked.get(&face.subject).into_iter().flatten() {
                 if !face.families.contains(&Family::of(*ip)) {
                     continue;
                 }
                 self.verified.addresses += 1;
-                let outside = self.reference.subject(Endpoint::Address(*ip));
+                let policies = named.those_holding(*ip);
+                let reference = Reference::new(self.reference.cluster, &policies);
+                let (pod, outside) = (reference.subject(pod), reference.subject(Endpoint::Address(*ip)));
                 let (client, server) = if *way == Way::To { (&pod, &outside) } else { (&outside, &pod) };
                 let expected = self.expected.addresses.get(&(face.subject, *way, *ip)).unwrap_or(&nothing);
                 for (protocol, expected) in Protocol::ALL.into_iter().zip(expected) {
@@ -321,6 +320,44 @@ impl Inquiry<'_> {
         let subject = &self.subjects.all()[subject];
         let gone = if subject.presence == Presence::Gone { " (gone)" } else { "" };
         format!("{}{gone}", naming::workload(&subject.key))
+    }
+}
+
+/// The policies of one pod, to be asked about many addresses: a block that does not hold an address
+/// says nothing about it, and neither does a selector.
+struct Named<'p>(Vec<(&'p NetworkPolicy, [Vec<Blocks>; 2])>);
+
+impl<'p> Named<'p> {
+    fn of(policies: &[&'p NetworkPolicy]) -> Self {
+        let blocks = |rules: &Option<Vec<Rule>>| rules.iter().flatten().map(|rule| Blocks::of(&rule.peers)).collect();
+        let one = |policy: &&'p NetworkPolicy| (*policy, [&policy.ingress, &policy.egress].map(blocks));
+        Self(policies.iter().map(one).collect())
+    }
+
+    /// The same policies, every rule at its place, each with the peers that hold the address; with
+    /// one that does not where none does, since no peer at all would mean everyone.
+    fn those_holding(&self, ip: IpAddr) -> PolicySet {
+        let short = |rules: &Option<Vec<Rule>>, blocks: &[Blocks]| {
+            let one = |(rule, blocks): (&Rule, &Blocks)| {
+                let mut peers: Vec<Peer> = blocks.holding(ip).map(|place| rule.peers[place].clone()).collect();
+                if peers.is_empty() {
+                    peers.extend(rule.peers.first().cloned());
+                }
+                Rule { peers, ports: rule.ports.clone(), source: None }
+            };
+            rules.as_ref().map(|rules| rules.iter().zip(blocks).map(one).collect())
+        };
+        let one = |(policy, [into, out]): &(&NetworkPolicy, [Vec<Blocks>; 2])| NetworkPolicy {
+            namespace: policy.namespace.clone(),
+            name: policy.name.clone(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+            pod_selector: policy.pod_selector.clone(),
+            ingress: short(&policy.ingress, into),
+            egress: short(&policy.egress, out),
+            source: None,
+        };
+        PolicySet { policies: self.0.iter().map(one).collect() }
     }
 }
 

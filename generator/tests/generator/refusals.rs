@@ -1,10 +1,11 @@
 //! Why the generator prints nothing: the errors as a person reads them.
 
 use crate::scenes::{self, Families, key, labels};
-use generator::{Nodes, Options, Refused, synthesize};
+use generator::{Nodes, Options, Refused, synthesize, verify};
 use model::{
     cluster::{Cluster, Workload},
     ledger::{Edge, Ledger, Party, Unfit, UnfitCounters},
+    policy::{Peer, PortMatch, Protocol, Rule},
 };
 use std::sync::Arc;
 
@@ -84,4 +85,28 @@ fn a_name_that_would_leave_the_folder_is_refused() {
         let refused = synthesize(&Ledger::default(), &cluster, &Options::default()).map(|_| ());
         assert!(matches!(refused, Err(Refused::Name(_))), "{namespace}/{name}");
     }
+}
+
+#[test]
+fn a_set_that_opens_too_much_or_too_little_names_the_edge_and_the_rule() {
+    let cluster = shop();
+    let ledger = scenes::ledger_of(&[edge(workload("frontend"), workload("cart"))]);
+    let good = synthesize(&ledger, &cluster, &Options::default()).unwrap();
+    let judged = |change: &dyn Fn(&mut Rule)| {
+        let mut policies = good.policies.clone();
+        for policy in &mut policies.policies {
+            policy.ingress.iter_mut().chain(&mut policy.egress).flatten().for_each(change);
+        }
+        verify::verify(&policies, &cluster, &good.subjects, &good.lessons).map_err(|broken| broken.to_string())
+    };
+    judged(&|_| {}).expect("what was generated");
+    let wide = judged(&|rule| rule.ports[0].port = PortMatch::Range(8080, 8081)).unwrap_err();
+    assert!(wide.contains("law 2, allowed but not learned: shop/Deployment/frontend -> shop/Deployment/cart TCP 8081 because of shop/frontend egress[0], shop/cart ingress[0]"), "{wide}");
+    let narrow = judged(&|rule| rule.ports[0].protocol = Protocol::Udp).unwrap_err();
+    assert!(narrow.contains("law 1, learned but denied: shop/Deployment/frontend -> shop/Deployment/cart TCP 8080 because of shop/frontend, shop/cart"), "{narrow}");
+    let outside = judged(&|rule| {
+        rule.peers.push(Peer::Block { cidr: "198.51.100.0/24".parse().unwrap(), except: Vec::new() });
+    });
+    let outside = outside.unwrap_err();
+    assert!(outside.contains("law 2, allowed but not learned: 198.51.100.0 -> shop/Deployment/cart TCP 8080 because of shop/cart ingress[0]"), "{outside}");
 }

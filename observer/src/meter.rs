@@ -69,9 +69,11 @@ pub struct Meter {
     skipped: Skipped,
 }
 
-/// One flow. Counters are of the current slice, `[to server, to client]`.
+/// One flow. Counters are of the current slice, `[to server, to client]`. Its key is the one it is found under, so that
+/// many fit.
 struct Flow {
-    key: FlowKey,
+    /// The client is the destination of the key it is found under.
+    reversed: bool,
     rule: DirectionRule,
     begun: UnixNanos,
     slice_begun: UnixNanos,
@@ -137,11 +139,11 @@ impl Meter {
         let seen = Seen { at, key, bytes: packet.ip_length.into(), flags: packet.tcp_flags, opening: opening(packet) };
         let pair = unordered(key);
         let options = &self.options;
-        let ended = self.flows.get(&pair).and_then(|flow| flow.ended_before(&seen, options));
+        let ended = self.flows.get(&pair).and_then(|flow| flow.ended_before(pair, &seen, options));
         if let Some(reason) = ended
             && let Some(flow) = self.flows.remove(&pair)
         {
-            out.push(flow.slice(reason, &self.interface, &self.nothing));
+            out.push(flow.slice(pair, reason, &self.interface, &self.nothing));
         }
         self.count(pair, &seen, out);
     }
@@ -155,28 +157,28 @@ impl Meter {
         {
             self.due.pop();
             let Some(flow) = self.flows.get_mut(&pair).filter(|flow| flow.look_at == due) else { continue };
-            if let Some(reason) = flow.over(now, &self.options) {
-                out.push(flow.slice(reason, &self.interface, &self.nothing));
+            if let Some(reason) = flow.over(pair, now, &self.options) {
+                out.push(flow.slice(pair, reason, &self.interface, &self.nothing));
                 self.flows.remove(&pair);
                 continue;
             }
-            if flow.has_packets() && now >= flow.show_at(&self.options) {
-                out.push(flow.slice(EndReason::Active, &self.interface, &self.nothing));
+            if flow.has_packets() && now >= flow.show_at(pair, &self.options) {
+                out.push(flow.slice(pair, EndReason::Active, &self.interface, &self.nothing));
                 flow.next_slice(flow.last);
             }
-            flow.look_at = flow.next_event(&self.options).max(now.saturating_add(1));
+            flow.look_at = flow.next_event(pair, &self.options).max(now.saturating_add(1));
             self.due.push(Reverse((flow.look_at, pair)));
         }
     }
 
-    /// The source ended: what is left goes to `out`, in order of its keys.
+    /// The source ended: what is left goes to `out`, in the order in which it began.
     pub fn finish(&mut self, out: &mut Vec<FlowEvent>) {
-        let mut flows: Vec<Flow> = self.flows.drain().map(|(_, flow)| flow).collect();
+        let mut flows: Vec<(FlowKey, Flow)> = self.flows.drain().collect();
         self.due.clear();
-        flows.sort_unstable_by_key(|flow| (flow.begun, flow.key));
-        for flow in flows {
+        flows.sort_unstable_by_key(|(pair, flow)| (flow.begun, *pair));
+        for (pair, flow) in flows {
             let reason = flow.closed().unwrap_or(EndReason::Stopped);
-            out.push(flow.slice(reason, &self.interface, &self.nothing));
+            out.push(flow.slice(pair, reason, &self.interface, &self.nothing));
         }
     }
 
@@ -236,17 +238,17 @@ impl Meter {
         if !self.flows.contains_key(&pair) {
             self.make_room(out);
             self.begun += 1;
-            self.flows.insert(pair, Flow::new(seen));
+            self.flows.insert(pair, Flow::new(pair, seen));
         }
         let Some(flow) = self.flows.get_mut(&pair) else { return };
         if flow.has_packets() && seen.at.saturating_sub(flow.slice_begun) >= self.options.slice {
-            out.push(flow.slice(EndReason::Active, &self.interface, &self.nothing));
+            out.push(flow.slice(pair, EndReason::Active, &self.interface, &self.nothing));
             flow.next_slice(seen.at);
         } else if !flow.has_packets() {
             flow.slice_begun = seen.at;
         }
-        flow.add(seen);
-        let look_at = flow.next_event(&self.options);
+        flow.add(pair, seen);
+        let look_at = flow.next_event(pair, &self.options);
         if look_at < flow.look_at {
             flow.look_at = look_at;
             self.due.push(Reverse((look_at, pair)));
@@ -258,14 +260,14 @@ impl Meter {
         while self.flows.len() >= self.options.most_flows.max(1) {
             let Some(Reverse((due, pair))) = self.due.pop() else { return };
             let Some(flow) = self.flows.get_mut(&pair).filter(|flow| flow.look_at == due) else { continue };
-            let end = flow.end_by(&self.options).saturating_add(1);
+            let end = flow.end_by(pair, &self.options).saturating_add(1);
             if due < end {
                 // It was to be looked at for another reason than its end.
                 flow.look_at = end;
                 self.due.push(Reverse((end, pair)));
                 continue;
             }
-            out.push(flow.slice(EndReason::Active, &self.interface, &self.nothing));
+            out.push(flow.slice(pair, EndReason::Active, &self.interface, &self.nothing));
             self.flows.remove(&pair);
             self.evicted += 1;
         }
@@ -294,7 +296,7 @@ fn opening(packet: &Packet) -> Opening {
 }
 
 impl Flow {
-    fn new(seen: &Seen) -> Self {
+    fn new(pair: FlowKey, seen: &Seen) -> Self {
         let (key, rule) = match seen.opening {
             Opening::BySender => (seen.key, DirectionRule::Syn),
             Opening::ByReceiver => (seen.key.reversed(), DirectionRule::Syn),
@@ -302,7 +304,7 @@ impl Flow {
             Opening::Silent => (seen.key, DirectionRule::Unknown),
         };
         Self {
-            key,
+            reversed: key != pair,
             rule,
             begun: seen.at,
             slice_begun: seen.at,
@@ -316,8 +318,13 @@ impl Flow {
         }
     }
 
-    fn add(&mut self, seen: &Seen) {
-        let way = if seen.key == self.key { TO_SERVER } else { TO_CLIENT };
+    /// Client to server.
+    fn key(&self, pair: FlowKey) -> FlowKey {
+        if self.reversed { pair.reversed() } else { pair }
+    }
+
+    fn add(&mut self, pair: FlowKey, seen: &Seen) {
+        let way = if seen.key == self.key(pair) { TO_SERVER } else { TO_CLIENT };
         self.packets[way] += 1;
         self.bytes[way] = self.bytes[way].saturating_add(seen.bytes);
         self.flags[way] |= seen.flags;
@@ -336,8 +343,8 @@ impl Flow {
     }
 
     /// Why the flow is over before this packet, which then begins another.
-    fn ended_before(&self, seen: &Seen, options: &MeterOptions) -> Option<EndReason> {
-        if seen.at > self.end_by(options) {
+    fn ended_before(&self, pair: FlowKey, seen: &Seen, options: &MeterOptions) -> Option<EndReason> {
+        if seen.at > self.end_by(pair, options) {
             return Some(self.closed().unwrap_or(EndReason::Idle));
         }
         let opens = matches!(seen.opening, Opening::BySender | Opening::ByReceiver);
@@ -368,26 +375,26 @@ impl Flow {
     }
 
     /// The last moment at which a packet would still belong to it.
-    fn end_by(&self, options: &MeterOptions) -> UnixNanos {
-        let connection = matches!(self.key.protocol, flow::TCP | flow::SCTP);
+    fn end_by(&self, pair: FlowKey, options: &MeterOptions) -> UnixNanos {
+        let connection = matches!(pair.protocol, flow::TCP | flow::SCTP);
         let idle = if connection { options.idle_connection } else { options.idle_datagrams };
         self.last.saturating_add(if self.closed().is_some() { idle.min(LINGER) } else { idle })
     }
 
-    fn over(&self, now: UnixNanos, options: &MeterOptions) -> Option<EndReason> {
-        (now > self.end_by(options)).then(|| self.closed().unwrap_or(EndReason::Idle))
+    fn over(&self, pair: FlowKey, now: UnixNanos, options: &MeterOptions) -> Option<EndReason> {
+        (now > self.end_by(pair, options)).then(|| self.closed().unwrap_or(EndReason::Idle))
     }
 
     /// When a slice is shown even if no packet comes; never, if the flow's end comes soon after.
-    fn show_at(&self, options: &MeterOptions) -> UnixNanos {
+    fn show_at(&self, pair: FlowKey, options: &MeterOptions) -> UnixNanos {
         let over = self.slice_begun.saturating_add(options.slice);
-        if self.end_by(options).saturating_sub(over) > options.slice { over } else { UnixNanos::MAX }
+        if self.end_by(pair, options).saturating_sub(over) > options.slice { over } else { UnixNanos::MAX }
     }
 
     /// When, without another packet, something is to be done.
-    fn next_event(&self, options: &MeterOptions) -> UnixNanos {
-        let end = self.end_by(options).saturating_add(1);
-        if self.has_packets() { end.min(self.show_at(options)) } else { end }
+    fn next_event(&self, pair: FlowKey, options: &MeterOptions) -> UnixNanos {
+        let end = self.end_by(pair, options).saturating_add(1);
+        if self.has_packets() { end.min(self.show_at(pair, options)) } else { end }
     }
 
     fn has_packets(&self) -> bool {
@@ -401,9 +408,9 @@ impl Flow {
         self.bytes = [0; 2];
     }
 
-    fn slice(&self, end_reason: EndReason, interface: &Arc<str>, nothing: &Arc<str>) -> FlowEvent {
+    fn slice(&self, pair: FlowKey, end_reason: EndReason, interface: &Arc<str>, nothing: &Arc<str>) -> FlowEvent {
         FlowEvent {
-            key: self.key,
+            key: self.key(pair),
             direction_rule: self.rule,
             observed_at: ObservedAt::Wire,
             flow_start: self.begun,

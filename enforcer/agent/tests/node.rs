@@ -2,7 +2,7 @@
 //! an agent in the node's namespace. Learn, audit, enforce, revoke, and nothing left behind.
 
 use agent::{Agent, Options};
-use flowlog::{Filter, Writer, read_records};
+use flowlog::{Writer, read_records};
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Node, Pod},
     labels::{Labels, Selector},
@@ -134,9 +134,14 @@ impl World {
         }
     }
 
+    /// A connection, given up after a time that a busy machine needs when it is allowed.
     fn connect(&self, from: &str, to: &str, port: u16) -> io::Result<TcpStream> {
+        self.connect_within(from, to, port, Duration::from_secs(10))
+    }
+
+    fn connect_within(&self, from: &str, to: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
         let to = SocketAddr::new(to.parse().unwrap(), port);
-        self.inside(from, move || TcpStream::connect_timeout(&to, Duration::from_millis(700)))
+        self.inside(from, move || TcpStream::connect_timeout(&to, patience))
     }
 }
 
@@ -150,7 +155,7 @@ fn echo(mut stream: TcpStream) {
 }
 
 fn talk(stream: &mut TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(b"hello")?;
     let mut back = [0; 5];
     stream.read_exact(&mut back)
@@ -214,14 +219,7 @@ fn start(world: &World, log: &std::path::Path) -> Agent {
 }
 
 fn rows(log: &std::path::Path) -> Vec<FlowRecord> {
-    let mut rows = Vec::new();
-    read_records(log, &Filter::default(), |row| {
-        if let flowlog::Row::Flow(record) = row {
-            rows.push(record);
-        }
-    })
-    .unwrap();
-    rows
+    read_records(log).unwrap().0
 }
 
 /// Law 7 as far as user space can hold it: of each reason that makes events, and of each entry.
@@ -279,7 +277,8 @@ fn learn_audit_enforce_and_revoke_on_the_running_kernel() {
     talk(&mut standing).expect_err("what is not allowed ends");
     for family in [0, 1] {
         talk(&mut world.connect("client", SERVER[family], 8080).unwrap()).unwrap();
-        world.connect("client", SERVER[family], 9090).expect_err("the other port is closed");
+        let refused = world.connect_within("client", SERVER[family], 9090, Duration::from_secs(1));
+        refused.expect_err("the other port is closed");
     }
     let during = agent.status().unwrap();
     assert!(during.counters.dropped() > 0);

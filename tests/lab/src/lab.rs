@@ -1,37 +1,30 @@
-//! A lab that is up: namespaces, links and processes of a scenario, and the one place where they come and go.
+//! A lab: namespaces, links and processes of a scenario, brought up, attached to, taken down.
 //!
-//! Always holds: whatever is made is on disk before it is made, so that it can be removed by whoever comes; a pod is in
-//! the API (`cluster.yaml`, `on_change`) before anybody finds its name, and its name is gone before it ends.
+//! Always holds: what is made goes with the [`Lab`], unless it was detached; after an error while it comes up, nothing is
+//! left.
 
 use crate::{
-    control::{Control, PodSpec},
     error::Error,
     names,
     network::{self, Link, Purpose},
-    process::{self, Process},
+    process::Process,
     scenario::{Party, Scenario, Server},
-    state::{Folder, Keeper, State, valid_name, write_json, write_whole},
-    world::{Ending, LabPod, World},
+    state::{Folder, Keeper, State, valid_name, write_whole},
+    world::{LabPod, World},
 };
-use model::cluster::{Cluster, WorkloadKey};
+use model::cluster::Cluster;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::File,
     net::IpAddr,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-/// How long pods' processes have to come up.
-const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// How a lab is brought up.
 #[derive(Clone, Debug)]
@@ -57,6 +50,17 @@ impl Default for Options {
             call_within: Duration::from_secs(1),
         }
     }
+}
+
+/// The program `lab-pod` beside this one or a folder above, where cargo puts it: a [`Options::pod_command`] for tests
+/// and others that are no pod themselves.
+pub fn pod_program() -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(Error::file("/proc/self/exe", "cannot be read"))?;
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("lab-pod")).find(|path| path.is_file());
+    found.ok_or_else(|| Error::Lacking {
+        what: format!("the program `lab-pod` beside {}", own.display()),
+        remedy: "run `cargo build -p lab` with the same profile".to_owned(),
+    })
 }
 
 /// A flag that SIGINT, SIGTERM and SIGHUP set instead of ending the process.
@@ -218,11 +222,11 @@ impl Lab {
         self.world.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn children(&self) -> MutexGuard<'_, BTreeMap<String, Child>> {
+    pub(crate) fn children(&self) -> MutexGuard<'_, BTreeMap<String, Child>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn node(&self) -> String {
+    pub(crate) fn node(&self) -> String {
         self.folder.prefix() + "node"
     }
 
@@ -248,7 +252,7 @@ impl Lab {
     }
 
     /// Writes down what is, for agents (cluster.yaml) and for whoever goes on or cleans up (state.json).
-    fn save(&self) -> Result<(), Error> {
+    pub(crate) fn save(&self) -> Result<(), Error> {
         self.folder.write(&self.state())?;
         let mut text = String::new();
         for object in self.world().objects(&self.scenario) {
@@ -308,174 +312,6 @@ impl Lab {
         self.save()
     }
 
-    /// A pod in the books, not yet in the kernel.
-    fn plan_pod(&self, workload: &WorkloadKey, addresses: Option<Vec<IpAddr>>) -> Result<LabPod, Error> {
-        let planned = self.world_mut().add(&self.scenario, &self.folder.prefix(), workload, addresses);
-        let full = || Error::Lacking {
-            what: "a free pod address".to_owned(),
-            remedy: "widen the node's podCIDRs, or run for a shorter time".to_owned(),
-        };
-        planned.ok_or_else(full)
-    }
-
-    fn bring_up_pods(&self, pods: &[LabPod]) -> Result<(), Error> {
-        self.stopped()?;
-        let node = self.node();
-        network::create(&pods.iter().map(|pod| (pod.netns.clone(), Purpose::Leaf)).collect::<Vec<_>>())?;
-        let links = pods.iter().map(|LabPod { link, netns, addresses, .. }| {
-            let sources = &self.scenario.node.addresses;
-            Link { router: &node, name: link, leaf: netns, addresses, sources, behind: &[] }
-        });
-        network::connect(&links.collect::<Vec<_>>())?;
-        self.stopped()?;
-        pods.iter().try_for_each(|pod| self.start(pod))?;
-        pods.iter().try_for_each(|pod| self.wait_ready(&self.client_of(pod)))
-    }
-
-    fn start(&self, pod: &LabPod) -> Result<(), Error> {
-        let namespace = &pod.namespace;
-        let dns = match &self.scenario.dns {
-            Some(workload) => self.world().living_of(workload).next().map_or(Vec::new(), |pod| pod.addresses.clone()),
-            None => Vec::new(),
-        };
-        let domains = [format!("{namespace}.svc.cluster.local."), "svc.cluster.local.".into(), "cluster.local.".into()];
-        let party = Party::Workload(pod.workload.clone());
-        self.spawn(&pod.uid, pod.full_name(), &pod.netns, &party, pod.addresses.clone(), dns, domains.to_vec())
-    }
-
-    fn start_outside(&self, name: &str) -> Result<(), Error> {
-        let addresses = self.scenario.outside.get(name).cloned().unwrap_or_default();
-        let party = Party::Outside(name.to_owned());
-        self.spawn(&outside_key(name), name.to_owned(), &self.outside_netns(name), &party, addresses, vec![], vec![])
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn spawn(
-        &self,
-        key: &str,
-        name: String,
-        netns: &str,
-        party: &Party,
-        addresses: Vec<IpAddr>,
-        dns: Vec<IpAddr>,
-        search: Vec<String>,
-    ) -> Result<(), Error> {
-        let spec = PodSpec {
-            name,
-            netns: network::path_of(netns),
-            addresses,
-            serve: self.scenario.serves.get(party).cloned().unwrap_or_default(),
-            dns,
-            search,
-            records: self.folder.file("records.json"),
-            socket: self.folder.pod_file(key, "sock"),
-            pids: self.folder.pod_file(key, "pids"),
-            scratch: self.folder.pod_file(key, "d"),
-        };
-        std::fs::create_dir(&spec.scratch).map_err(Error::file(&spec.scratch, "cannot be made"))?;
-        let file = self.folder.pod_file(key, "json");
-        write_json(&file, &spec)?;
-        let log_path = self.folder.pod_file(key, "log");
-        let log = File::create(&log_path).map_err(Error::file(&log_path, "cannot be made"))?;
-        let also = log.try_clone().map_err(Error::file(&log_path, "cannot be shared"))?;
-        let (program, arguments) = self.options.pod_command.split_first().ok_or_else(|| Error::Lacking {
-            what: "a program that is a pod".to_owned(),
-            remedy: "name one in Options::pod_command".to_owned(),
-        })?;
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(also)
-            // Ctrl-C is for the lab alone, which ends its pods in order.
-            .process_group(0)
-            .spawn()
-            .map_err(Error::file(program, "cannot be started"))?;
-        self.children().insert(key.to_owned(), child);
-        Ok(())
-    }
-
-    /// Waits until the pod's process obeys, which it does once it serves.
-    fn wait_ready(&self, client: &Client) -> Result<(), Error> {
-        let deadline = Instant::now() + READY_WITHIN;
-        let key = client.key();
-        while Control::connect(&client.socket).is_err() {
-            self.stopped()?;
-            let ended = match self.children().get_mut(&key).map(Child::try_wait) {
-                Some(Ok(Some(status))) => Some(status.to_string()),
-                _ => None,
-            };
-            if ended.is_some() || Instant::now() > deadline {
-                let log = std::fs::read_to_string(self.folder.pod_file(&key, "log")).unwrap_or_default();
-                let why = format!("{} {}", ended.unwrap_or_else(|| "it does not answer".to_owned()), log.trim());
-                return Err(Error::Pod { pod: client.name.clone(), within: READY_WITHIN, why });
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// Adds a pod: made, in the API, known to the agent, and only then found by its name.
-    pub(crate) fn add_pod(
-        &self,
-        workload: &WorkloadKey,
-        addresses: Option<Vec<IpAddr>>,
-        on_change: &mut dyn FnMut(&Cluster),
-    ) -> Result<LabPod, Error> {
-        let pod = self.plan_pod(workload, addresses)?;
-        self.bring_up_pods(std::slice::from_ref(&pod))?;
-        self.save()?;
-        on_change(&self.cluster()?);
-        self.publish_names()?;
-        Ok(pod)
-    }
-
-    /// Ends a pod: no longer found by its name, no call under way, gone, and no longer in the API.
-    pub(crate) fn end_pod(&self, pod: &LabPod, how: Ending, on_change: &mut dyn FnMut(&Cluster)) -> Result<(), Error> {
-        self.world_mut().leaving.insert(pod.uid.clone());
-        self.publish_names()?;
-        {
-            let _no_calls = self.traffic.write().unwrap_or_else(PoisonError::into_inner);
-            self.end_process(&pod.uid);
-            network::disconnect(&self.node(), &pod.link)?;
-            network::remove(&pod.netns);
-            self.world_mut().end(&pod.uid, how);
-        }
-        self.save()?;
-        on_change(&self.cluster()?);
-        Ok(())
-    }
-
-    fn end_process(&self, key: &str) {
-        let listed = process::listed_in(&self.folder.pod_file(key, "pids"));
-        if let Some(mut child) = self.children().remove(key) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        listed.into_iter().for_each(Process::end);
-        for kind in ["json", "sock", "pids", "log"] {
-            let _ = std::fs::remove_file(self.folder.pod_file(key, kind));
-        }
-        let _ = std::fs::remove_dir_all(self.folder.pod_file(key, "d"));
-    }
-
-    fn write_records(&self) -> Result<(), Error> {
-        write_json(&self.folder.file("records.json"), &self.world().records(&self.scenario))
-    }
-
-    /// Makes the DNS server answer what is true now.
-    fn publish_names(&self) -> Result<(), Error> {
-        self.write_records()?;
-        let Some(workload) = &self.scenario.dns else { return Ok(()) };
-        let servers: Vec<Client> = self.world().living_of(workload).map(|pod| self.client_of(pod)).collect();
-        for server in servers {
-            let told = Control::connect(&server.socket).and_then(|mut control| control.reload());
-            told.map_err(|source| Error::Control { pod: server.name, order: "read its records again", source })?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn client_of(&self, pod: &LabPod) -> Client {
         Client {
             party: Party::Workload(pod.workload.clone()),
@@ -497,19 +333,19 @@ impl Lab {
         pods.into_iter().chain(outside).collect()
     }
 
-    fn outside_netns(&self, name: &str) -> String {
+    pub(crate) fn outside_netns(&self, name: &str) -> String {
         format!("{}{}", self.folder.prefix(), outside_key(name))
     }
 }
 
 impl Client {
     /// What its files are called.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         if self.uid.is_empty() { outside_key(&self.name) } else { self.uid.clone() }
     }
 }
 
-fn outside_key(name: &str) -> String {
+pub(crate) fn outside_key(name: &str) -> String {
     format!("outside-{name}")
 }
 

@@ -14,6 +14,7 @@ mod destination;
 mod drive;
 mod error;
 mod lab;
+mod lifecycle;
 mod names;
 mod network;
 mod objects;
@@ -29,7 +30,7 @@ pub use control::{Outcome, Stage};
 pub use destination::{Destination, Family, Host, Scheme};
 pub use drive::{CallOutcome, RunReport, Tally};
 pub use error::Error;
-pub use lab::{Lab, Options, stop_on_signals};
+pub use lab::{Lab, Options, pod_program, stop_on_signals};
 pub use network::enter;
 pub use scenario::{
     Attack, ExpectedEdge, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server,

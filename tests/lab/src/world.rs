@@ -101,6 +101,11 @@ impl World {
         self.living().filter(move |pod| pod.workload == *workload)
     }
 
+    fn held(&self, addresses: &[IpAddr]) -> bool {
+        let mut holders = self.pods.iter().filter(|pod| pod.ended.is_none());
+        holders.any(|pod| pod.addresses.iter().any(|ip| addresses.contains(ip)))
+    }
+
     /// Says that a pod no longer holds its addresses.
     pub(crate) fn end(&mut self, uid: &str, how: Ending) {
         let at = Timestamp::now();
@@ -110,7 +115,8 @@ impl World {
         self.leaving.remove(uid);
     }
 
-    /// Makes the next pod of a workload, with these addresses or fresh ones. `None` when the node has none left.
+    /// Makes the next pod of a workload, with these addresses or fresh ones. `None` when another pod holds one of these,
+    /// or the node has none left.
     pub(crate) fn add(
         &mut self,
         scenario: &Scenario,
@@ -120,6 +126,7 @@ impl World {
     ) -> Option<LabPod> {
         let template = &scenario.workloads.get(workload)?.template;
         let addresses = match addresses {
+            Some(addresses) if self.held(&addresses) => return None,
             Some(addresses) => addresses,
             None => {
                 self.given += 1;
@@ -365,21 +372,18 @@ mod tests {
         Scenario::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/examples/shop")).unwrap()
     }
 
-    /// Adds a pod of the `n`th workload, now and then with the address of the last that ended; or ends the `n`th pod.
+    /// Adds a pod of the `n`th workload, now and then with the address of one that is or was there; or ends the `n`th
+    /// pod.
     fn play(scenario: &Scenario, steps: &[(usize, bool)]) -> World {
         let mut world = World::default();
         let workloads: Vec<&WorkloadKey> = scenario.workloads.keys().collect();
-        let mut free = Vec::new();
         for (n, ends) in steps {
+            let nth = world.pods.get(n % world.pods.len().max(1)).cloned();
             if *ends {
-                let Some(pod) = world.pods.get(n % world.pods.len().max(1)).filter(|pod| pod.ended.is_none()) else {
-                    continue;
-                };
-                let (uid, addresses) = (pod.uid.clone(), pod.addresses.clone());
-                free.push(addresses);
-                world.end(&uid, if n % 2 == 0 { Ending::Deleted } else { Ending::Succeeded });
+                let how = if n % 2 == 0 { Ending::Deleted } else { Ending::Succeeded };
+                nth.into_iter().for_each(|pod| world.end(&pod.uid, how));
             } else {
-                let addresses = if n % 3 == 0 { free.pop() } else { None };
+                let addresses = nth.filter(|_| n % 3 == 0).map(|pod| pod.addresses);
                 world.add(scenario, "pf-x.", workloads[n % workloads.len()], addresses);
             }
         }

@@ -1,7 +1,7 @@
 //! Plays a scenario until its time is over or a signal comes: `lab-play FOLDER NAME SECONDS`. For tests, which end it
 //! in the middle, and for whoever looks at the lab by hand.
 
-use lab::{Error, Lab, Options, Scenario, stop_on_signals};
+use lab::{Error, Lab, Options, Scenario, pod_program, stop_on_signals};
 use std::{path::Path, process::ExitCode, time::Duration};
 
 fn main() -> ExitCode {
@@ -20,10 +20,9 @@ fn main() -> ExitCode {
 }
 
 fn play(folder: &Path, name: &str, duration: Duration) -> Result<(), Error> {
-    let pod = std::env::current_exe().map(|own| own.with_file_name("lab-pod")).unwrap_or_else(|_| "lab-pod".into());
     let options = Options {
         name: Some(name.to_owned()),
-        pod_command: vec![pod.into()],
+        pod_command: vec![pod_program()?.into()],
         stop: stop_on_signals()?,
         ..Options::default()
     };

@@ -115,8 +115,10 @@ pub enum Ran {
     Observed,
     /// It had pods, and no flow of theirs was seen.
     Silent,
-    /// It never had a pod: a job whose time did not come, a workload scaled to zero.
+    /// A job whose time did not come.
     NeverRan,
+    /// The inventory holds no pod of it: scaled to zero, or only its manifest was given.
+    NoPod,
 }
 
 impl Certificate {
@@ -177,6 +179,7 @@ impl Certificate {
                 Ran::Observed => String::new(),
                 Ran::Silent => ", never observed".to_owned(),
                 Ran::NeverRan => ", never ran".to_owned(),
+                Ran::NoPod => ", never observed, no pod known".to_owned(),
             };
             let edges = naming::count(w.edges, "edge");
             let single = w.seen_in_one_slice;
@@ -270,10 +273,12 @@ fn workload(
     let per_slice = |count: f64| (slices > 0).then(|| rounded(count / slices as f64));
     let nodes: BTreeSet<&str> = subject.pods.iter().map(|i| cluster.pods[*i].node.as_str()).collect();
     let here: Vec<&Gap> = gaps.iter().filter(|gap| nodes.contains(&*gap.node)).collect();
-    let ran = match (edges.is_some(), subject.pods.is_empty() && subject.presence == Presence::NoPodNow) {
-        (true, _) => Ran::Observed,
-        (false, true) => Ran::NeverRan,
-        (false, false) => Ran::Silent,
+    let no_pod = subject.pods.is_empty() && subject.presence == Presence::NoPodNow;
+    let ran = match (edges, no_pod) {
+        (Some(_), _) => Ran::Observed,
+        (None, false) => Ran::Silent,
+        (None, true) if matches!(subject.key.kind.as_str(), "CronJob" | "Job") => Ran::NeverRan,
+        (None, true) => Ran::NoPod,
     };
     WorkloadCertificate {
         workload: naming::workload(&subject.key),

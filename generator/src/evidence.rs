@@ -7,13 +7,14 @@
 use crate::{
     blocks::Blocks,
     lessons::{Basis, Lesson, Lessons},
+    minimize::port_covers,
     naming,
     subjects::Subjects,
     synthesize::{peer_of, port_of},
 };
 use model::{
     ledger::Party,
-    policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Rule},
+    policy::{NetworkPolicy, Peer, PolicySet, Rule},
     record::RuleName,
 };
 use serde::Serialize;
@@ -137,7 +138,7 @@ fn rules(
         let holder = Holder::of(rule);
         let behind = sought
             .iter()
-            .filter(|(p, port, _)| holder.holds(p) && rule.ports.iter().any(|of_rule| holds_port(of_rule, port)));
+            .filter(|(p, port, _)| holder.holds(p) && rule.ports.iter().any(|of_rule| port_covers(of_rule, port)));
         let proofs = behind.map(|(_, _, lesson)| proof(lesson, peer(lesson))).collect();
         RuleEvidence { rule: format!("{direction}[{index}]"), proofs }
     };
@@ -165,15 +166,6 @@ impl<'r> Holder<'r> {
         };
         self.blocks.holding(one.addr()).any(|place| !outside_of(place))
     }
-}
-
-fn holds_port(of_rule: &Port, port: &Port) -> bool {
-    let matched = match (&of_rule.port, &port.port) {
-        (PortMatch::All, _) => true,
-        (PortMatch::Range(first, last), PortMatch::Range(f, l)) => first <= f && l <= last,
-        (a, b) => a == b,
-    };
-    of_rule.protocol == port.protocol && matched
 }
 
 fn proof(lesson: &Lesson, peer: &Party) -> Proof {

@@ -73,7 +73,8 @@ fn covers<T>(big: &[T], small: &[T], one: impl Fn(&T, &T) -> bool) -> bool {
     big.is_empty() || (!small.is_empty() && small.iter().all(|s| big.iter().any(|b| one(b, s))))
 }
 
-fn port_covers(big: &Port, small: &Port) -> bool {
+/// Whether one `ports` item opens all that another does.
+pub(crate) fn port_covers(big: &Port, small: &Port) -> bool {
     let matched = match (&big.port, &small.port) {
         (PortMatch::All, _) => true,
         (PortMatch::Range(first, last), PortMatch::Range(f, l)) => first <= f && l <= last,

@@ -171,13 +171,19 @@ impl Lessons {
     }
 }
 
+/// Whose pods hold which addresses; of several claimants the first by name.
 fn pod_addresses(cluster: &Cluster) -> HashMap<IpAddr, Arc<WorkloadKey>> {
-    let own = cluster.pods.iter().filter(|pod| !pod.host_network && pod.ended.is_none() && !pod.completed);
-    own.flat_map(|pod| {
+    let mut all: HashMap<IpAddr, Arc<WorkloadKey>> = HashMap::new();
+    for pod in cluster.pods.iter().filter(|pod| !pod.host_network && pod.ended.is_none() && !pod.completed) {
         let key = Arc::new(cluster.root_owner(pod));
-        pod.addresses.iter().map(move |ip| (ip.to_canonical(), key.clone()))
-    })
-    .collect()
+        for ip in &pod.addresses {
+            let first = all.entry(ip.to_canonical()).or_insert_with(|| key.clone());
+            if key < *first {
+                *first = key.clone();
+            }
+        }
+    }
+    all
 }
 
 type Accepted = BTreeSet<(Unfit, Edge)>;
@@ -358,8 +364,9 @@ impl Desk<'_> {
                     TargetPort::Name(name) => pods
                         .iter()
                         .flat_map(|pod| &pod.ports)
-                        .find(|p| p.name.as_ref() == Some(name) && p.protocol == protocol)
-                        .map(|p| p.port),
+                        .filter(|p| p.name.as_ref() == Some(name) && p.protocol == protocol)
+                        .map(|p| p.port)
+                        .min(),
                 }
             };
             let selects = |pod: &&&model::cluster::Pod| {

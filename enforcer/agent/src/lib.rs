@@ -39,8 +39,10 @@ pub struct Options {
     pub datapath: datapath::Options,
     /// How often events are read.
     pub read_every: Duration,
-    /// How often the connection table is swept.
+    /// How often the connection table is swept: what opened or ended is told then.
     pub sweep_every: Duration,
+    /// How often a flow that goes on is told.
+    pub slice_every: Duration,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             datapath: datapath::Options::default(),
             read_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(500),
+            slice_every: Duration::from_secs(10),
         }
     }
 }

@@ -124,7 +124,7 @@ impl Node {
             let mut done = self.read_events();
             if swept.elapsed() >= self.options.sweep_every {
                 swept = Instant::now();
-                done = done.and_then(|()| self.sweep());
+                done = done.and_then(|()| self.sweep(self.options.slice_every));
             }
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
@@ -139,7 +139,7 @@ impl Node {
     /// Compiles, binds, publishes. What flowed before is told with the cluster as it was before.
     fn update(&mut self, cluster: Box<Cluster>) -> Result<Update, Error> {
         self.read_events()?;
-        self.sweep()?;
+        self.sweep(Duration::ZERO)?;
         let plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
         let endpoints = &plan.table.endpoints;
         let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
@@ -149,7 +149,7 @@ impl Node {
         let published = self.datapath.publish(&plan, &bindings.bound)?;
         self.compiler.adopt(&plan);
         // What gone endpoints counted is told while it is known who they were.
-        self.sweep()?;
+        self.sweep(Duration::ZERO)?;
         for (ordinal, place) in self.datapath.tables().places() {
             self.teller.places.insert(*ordinal, place.clone());
         }
@@ -238,9 +238,11 @@ impl Node {
         Ok(())
     }
 
-    fn sweep(&mut self) -> Result<(), Error> {
+    /// Tells what opened, changed or ended, and of what goes on as much as is `due`.
+    fn sweep(&mut self, due: Duration) -> Result<(), Error> {
         let (sweep, tables) = self.datapath.sweep();
-        let entries = sweep.sweep(tables, monotonic_coarse())?;
+        let due = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
+        let entries = sweep.sweep(tables, monotonic_coarse(), due)?;
         self.tell_all(&entries);
         self.judge_idle();
         Ok(())
@@ -363,7 +365,7 @@ impl Node {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.read_events()?;
-        self.sweep()?;
+        self.sweep(Duration::ZERO)?;
         Ok(self.observer.flush()?)
     }
 

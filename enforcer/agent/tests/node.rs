@@ -256,6 +256,12 @@ fn learn_audit_enforce_and_revoke_on_the_running_kernel() {
         }
     }
 
+    // Opened before any policy: what nothing allows is revoked when enforcing begins.
+    let mut standing = world.connect("client", SERVER[0], 9090).unwrap();
+    talk(&mut standing).unwrap();
+    let mut kept = world.connect("client", SERVER[0], 8080).unwrap();
+    talk(&mut kept).unwrap();
+
     // Audit, with the policy in force: the other port is logged and passes.
     let mut audited = cluster("audit");
     audited.policies = policy();
@@ -265,11 +271,6 @@ fn learn_audit_enforce_and_revoke_on_the_running_kernel() {
         talk(&mut world.connect("client", SERVER[family], 9090).unwrap()).unwrap();
     }
 
-    // A connection that stands when enforcing begins, and that nothing allows, is revoked.
-    let mut standing = world.connect("client", SERVER[0], 9090).unwrap();
-    talk(&mut standing).unwrap();
-    let mut kept = world.connect("client", SERVER[0], 8080).unwrap();
-    talk(&mut kept).unwrap();
     let mut enforced = cluster("enforce");
     enforced.policies = policy();
     agent.update(&enforced).unwrap();

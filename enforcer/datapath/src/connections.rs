@@ -112,6 +112,7 @@ struct Seen {
     counted: Counted,
     last_seen: Nanos,
     state: u64,
+    told: Nanos,
     round: u64,
 }
 
@@ -130,19 +131,25 @@ impl Sweep {
         }
     }
 
+    /// Every entry as it is now.
+    pub fn all(&self) -> Result<std::collections::BTreeMap<ConnectionKey, ConnectionRecord>, Error> {
+        self.connections.iter().collect::<Result<_, _>>().map_err(Error::table("read", maps::CONNECTIONS))
+    }
+
     /// The entries that went on at the last look.
     pub fn standing(&self) -> &[(ConnectionKey, ConnectionRecord)] {
         &self.standing
     }
 
-    /// Looks at every entry: what it counted since the last look. Takes out what is over at `now`.
-    pub fn sweep(&mut self, tables: &mut Tables, now: Nanos) -> Result<Vec<SweptEntry>, Error> {
-        self.look(tables, now, |tables, key, record| over(tables, key, record, now))
+    /// Looks at every entry: what it counted since it was told of last. What goes on as it did is told of
+    /// every `due` nanoseconds. Takes out what is over at `now`.
+    pub fn sweep(&mut self, tables: &mut Tables, now: Nanos, due: Nanos) -> Result<Vec<SweptEntry>, Error> {
+        self.look(tables, now, due, |tables, key, record| over(tables, key, record, now))
     }
 
     /// Takes out every entry: the agent stops, and hooks are detached.
     pub fn drain(&mut self, tables: &mut Tables) -> Result<Vec<SweptEntry>, Error> {
-        self.look(tables, Nanos::MAX, |_, _, _| Ended::Yes(Why::Stopped))
+        self.look(tables, Nanos::MAX, 0, |_, _, _| Ended::Yes(Why::Stopped))
     }
 
     /// The last counters of an entry that went inside the kernel, as its event says.
@@ -155,6 +162,7 @@ impl Sweep {
         &mut self,
         tables: &mut Tables,
         now: Nanos,
+        due: Nanos,
         over: impl Fn(&Tables, &ConnectionKey, &ConnectionRecord) -> Ended,
     ) -> Result<Vec<SweptEntry>, Error> {
         self.round += 1;
@@ -174,7 +182,7 @@ impl Sweep {
         for (key, record) in found {
             match over(tables, &key, &record) {
                 Ended::No if opening(&record, now) => {}
-                Ended::No => swept.extend(self.goes_on(key, record)),
+                Ended::No => swept.extend(self.goes_on(key, record, now, due)),
                 Ended::Yes(why) => {
                     let fate = |record: &ConnectionRecord| over(tables, &key, record);
                     if let Some(entry) = self.take(&key, why, fate)? {
@@ -189,13 +197,20 @@ impl Sweep {
         Ok(swept)
     }
 
-    fn goes_on(&mut self, key: ConnectionKey, record: ConnectionRecord) -> Option<SweptEntry> {
+    fn goes_on(&mut self, key: ConnectionKey, record: ConnectionRecord, now: Nanos, due: Nanos) -> Option<SweptEntry> {
         self.standing.push((key, record));
-        let counted = Counted::of(&record);
-        let seen = Seen { counted, last_seen: record[word::LAST_SEEN], state: record[word::STATE], round: self.round };
-        let before = self.known.insert((key, record[word::STARTED]), seen);
+        let id = (key, record[word::STARTED]);
+        if let Some(before) = self.known.get_mut(&id) {
+            before.round = self.round;
+            if before.state == record[word::STATE] && now.saturating_sub(before.told) < due {
+                return None;
+            }
+        }
+        let (counted, state) = (Counted::of(&record), record[word::STATE]);
+        let seen = Seen { counted, last_seen: record[word::LAST_SEEN], state, told: now, round: self.round };
+        let before = self.known.insert(id, seen);
         let entry = swept(key, record, before, Ended::No);
-        (entry.counted != Counted::default() || entry.state_before != entry.record[word::STATE]).then_some(entry)
+        (entry.counted != Counted::default() || entry.state_before != state).then_some(entry)
     }
 
     /// Takes an entry out, unless packets came meanwhile that keep it.

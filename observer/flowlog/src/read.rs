@@ -1,13 +1,18 @@
 //! Reading a log back: every row of every readable file, with the unreadable ones named.
 
+use crate::schema::UNIQUE;
 use crate::{Damaged, Decoder, Error, Listing, Row, Segment, error::surviving, segments};
-use arrow::record_batch::RecordBatch;
+use arrow::{
+    datatypes::{DataType, Field, FieldRef, Fields, Schema},
+    record_batch::RecordBatch,
+};
 use model::record::{FlowRecord, Gap, UnixNanos};
 use parquet::{
-    arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
     file::{metadata::RowGroupMetaData, statistics::Statistics},
 };
-use std::{io, path::Path};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 /// Which rows are wanted. The default is all.
 #[derive(Clone, Debug, Default)]
@@ -90,13 +95,13 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<(), String> {
-        let file = match std::fs::File::open(&segment.path) {
+        let file = match File::open(&segment.path) {
             // Retention took it since it was listed.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(|e| e.to_string())?,
         };
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = surviving(|| ParquetRecordBatchReaderBuilder::try_new_with_options(file, options))?;
+        let metadata = surviving(|| metadata(&file))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
         let groups = builder.metadata().row_groups().iter().enumerate();
         let wanted = groups.filter(|(_, group)| self.may_hold(group)).map(|(index, _)| index).collect();
         let before = (self.rows, self.gaps);
@@ -135,6 +140,21 @@ impl Reading<'_> {
             _ => true,
         }
     }
+}
+
+/// A segment's metadata, with texts to be read as indices into those that occur: most occur often.
+fn metadata(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let plain = ArrowReaderMetadata::load(file, options.clone())?;
+    let indexed = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 if !UNIQUE.contains(&field.name().as_str()) => {
+            let dictionary = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+            Field::new(field.name(), dictionary, field.is_nullable()).into()
+        }
+        _ => field.clone(),
+    };
+    let schema = Arc::new(Schema::new(plain.schema().fields().iter().map(indexed).collect::<Fields>()));
+    ArrowReaderMetadata::try_new(plain.metadata().clone(), options.with_schema(schema))
 }
 
 fn bounds(group: &RowGroupMetaData, name: &str) -> Option<(UnixNanos, UnixNanos)> {

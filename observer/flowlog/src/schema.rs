@@ -26,6 +26,9 @@ pub(crate) const FLOW: &str = "flow";
 /// `row_kind` of a gap.
 pub(crate) const GAP: &str = "gap";
 
+/// Columns whose texts hardly occur twice: a dictionary of them would only take room.
+pub(crate) const UNIQUE: [&str; 2] = ["flow_id", "community_id"];
+
 /// One column: its name, and what a row puts there.
 struct Column {
     name: &'static str,

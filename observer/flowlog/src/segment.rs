@@ -6,7 +6,9 @@
 use crate::{
     Error, VERSION, VERSION_KEY,
     disk::{self, HOUR, Output, Place},
-    schema, wal,
+    schema,
+    schema::UNIQUE,
+    wal,
 };
 use arrow::{
     array::{Array, AsArray, BooleanArray, Int64Array},
@@ -203,7 +205,7 @@ fn properties() -> WriterProperties {
             .set_column_dictionary_enabled(ColumnPath::from(time), false)
             .set_column_encoding(ColumnPath::from(time), Encoding::DELTA_BINARY_PACKED);
     }
-    for id in ["flow_id", "community_id"] {
+    for id in UNIQUE {
         properties = properties
             .set_column_dictionary_enabled(ColumnPath::from(id), false)
             .set_column_encoding(ColumnPath::from(id), Encoding::DELTA_LENGTH_BYTE_ARRAY);

@@ -10,7 +10,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -145,8 +145,8 @@ fn what_was_flushed_survives_kill_9() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let flushed = lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
-    let flushed: u32 = flushed.skip_while(|flushed| *flushed < 1_000).next().unwrap();
+    let mut flushed = lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("flushed ")?.parse().ok());
+    let flushed: u32 = flushed.find(|flushed| *flushed >= 1_000).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     open(folder.path()).close().unwrap();
@@ -165,7 +165,7 @@ fn write_for_ever(root: &Path) {
         if number % 10 == 9 {
             writer.flush().unwrap();
             // A parent that is gone ends this too.
-            writeln!(std::io::stdout(), "\nflushed {}", number + 1).unwrap();
+            println!("\nflushed {}", number + 1);
         }
     }
 }

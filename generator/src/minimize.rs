@@ -120,17 +120,12 @@ fn peers(peers: Peers) -> Peers {
     rest.sort();
     rest.dedup();
     let in_joined = |peer: &Peer| matches!(peer, Peer::Block { cidr, .. } if joined.iter().any(|j| j.contains(cidr)));
-    let covered = |peer: &Peer| rest.iter().any(|other| other != peer && peer_covers(other, peer));
     // Of two that cover each other (they differ in writing only), the first stays.
-    let first_alike = |index: usize, peer: &Peer| {
-        rest[..index].iter().all(|before| !(peer_covers(before, peer) && peer_covers(peer, before)))
+    let covered = |index: usize, peer: &Peer| {
+        let mut others = rest.iter().enumerate().filter(|(other, _)| *other != index);
+        others.any(|(other, by)| peer_covers(by, peer) && (other < index || !peer_covers(peer, by)))
     };
-    let only_alike = |peer: &Peer| {
-        rest.iter().filter(|other| *other != peer && peer_covers(other, peer)).all(|other| peer_covers(peer, other))
-    };
-    let kept = rest.iter().enumerate().filter(|(index, peer)| {
-        !in_joined(peer) && (!covered(peer) || (only_alike(peer) && first_alike(*index, peer)))
-    });
+    let kept = rest.iter().enumerate().filter(|(index, peer)| !in_joined(peer) && !covered(*index, peer));
     let mut out: Peers = kept.map(|(_, peer)| peer.clone()).collect();
     out.extend(joined.into_iter().map(|cidr| Peer::Block { cidr, except: Vec::new() }));
     out.sort();

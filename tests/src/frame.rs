@@ -1,0 +1,186 @@
+//! Frames byte by byte, right ones and wrong ones, without the parser under test.
+
+use flow::{Address, ICMP, ICMPV6, SCTP, TCP, UDP};
+
+/// An IPv6 extension header to put before the transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Extension {
+    HopByHop,
+    Routing,
+    DestinationOptions,
+    Authentication,
+}
+
+/// A frame to be made.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// VLAN tags before the EtherType.
+    pub vlans: usize,
+    /// Sender.
+    pub source: Address,
+    /// Receiver, of the same family.
+    pub destination: Address,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// 32-bit words of IPv4 options.
+    pub options: usize,
+    /// IPv6 extension headers.
+    pub extensions: Vec<Extension>,
+    /// Identification, byte offset (a multiple of eight), more fragments.
+    pub fragment: Option<(u32, u16, bool)>,
+    /// What follows the IP headers.
+    pub payload: Vec<u8>,
+}
+
+/// TCP header with these flags, and `data` bytes.
+pub fn tcp(source_port: u16, destination_port: u16, flags: u8, data: usize) -> Vec<u8> {
+    let mut out = ports(source_port, destination_port);
+    out.extend([0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, flags, 1, 0, 0, 0, 0, 0]);
+    out.resize(20 + data, 0xaa);
+    out
+}
+
+/// UDP header and `data` bytes.
+pub fn udp(source_port: u16, destination_port: u16, data: usize) -> Vec<u8> {
+    let mut out = ports(source_port, destination_port);
+    out.extend(((8 + data) as u16).to_be_bytes());
+    out.extend([0, 0]);
+    out.resize(8 + data, 0xbb);
+    out
+}
+
+/// SCTP common header and a first chunk of this type.
+pub fn sctp(source_port: u16, destination_port: u16, chunk: u8) -> Vec<u8> {
+    let mut out = ports(source_port, destination_port);
+    out.extend([0, 0, 0, 9, 0, 0, 0, 0, chunk, 0, 0, 20]);
+    out.resize(32, 0);
+    out
+}
+
+/// ICMP or ICMPv6 message: type, code, four bytes, body.
+pub fn icmp(kind: u8, code: u8, rest: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut out = vec![kind, code, 0, 0];
+    out.extend(rest);
+    out.extend(body);
+    out
+}
+
+fn ports(source: u16, destination: u16) -> Vec<u8> {
+    let mut out = source.to_be_bytes().to_vec();
+    out.extend(destination.to_be_bytes());
+    out
+}
+
+impl Frame {
+    /// A plain frame.
+    pub fn new(source: Address, destination: Address, protocol: u8, payload: Vec<u8>) -> Self {
+        Self {
+            vlans: 0,
+            source,
+            destination,
+            protocol,
+            hop_limit: 64,
+            options: 0,
+            extensions: Vec::new(),
+            fragment: None,
+            payload,
+        }
+    }
+
+    /// The bytes, Ethernet header first.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        for tag in 0..self.vlans {
+            out.extend(if tag == 0 && self.vlans > 1 { [0x88, 0xa8] } else { [0x81, 0] });
+            out.extend([0, 7]);
+        }
+        out.extend(if self.source.is_v4() { [8, 0] } else { [0x86, 0xdd] });
+        out.extend(self.internet());
+        out
+    }
+
+    /// The bytes from the IP header on: what an ICMP error quotes.
+    pub fn internet(&self) -> Vec<u8> {
+        if self.source.is_v4() { self.ipv4() } else { self.ipv6() }
+    }
+
+    fn ipv4(&self) -> Vec<u8> {
+        let header = 20 + self.options * 4;
+        let mut out = vec![0x40 | (header / 4) as u8, 0];
+        out.extend(((header + self.payload.len()) as u16).to_be_bytes());
+        let (id, offset, more) = self.fragment.unwrap_or((0, 0, false));
+        out.extend((id as u16).to_be_bytes());
+        out.extend((offset >> 3 | u16::from(more) << 13).to_be_bytes());
+        out.extend([self.hop_limit, self.protocol, 0, 0]);
+        out.extend(&self.source.octets()[12..]);
+        out.extend(&self.destination.octets()[12..]);
+        out.resize(header, 1); // no-operation options
+        out.extend(&self.payload);
+        out
+    }
+
+    fn ipv6(&self) -> Vec<u8> {
+        let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
+        for extension in &self.extensions {
+            chain.push(match extension {
+                Extension::HopByHop => (0, vec![0, 0, 1, 4, 0, 0, 0, 0]),
+                Extension::Routing => (43, vec![0, 0, 0, 0, 0, 0, 0, 0]),
+                Extension::DestinationOptions => (60, vec![0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+                Extension::Authentication => (51, vec![0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]),
+            });
+        }
+        if let Some((id, offset, more)) = self.fragment {
+            let mut header = vec![0, 0];
+            header.extend((offset & 0xfff8 | u16::from(more)).to_be_bytes());
+            header.extend(id.to_be_bytes());
+            chain.push((44, header));
+        }
+        let mut body = Vec::new();
+        for (index, (_, header)) in chain.iter().enumerate() {
+            let next = chain.get(index + 1).map_or(self.protocol, |(number, _)| *number);
+            let at = body.len();
+            body.extend(header);
+            body[at] = next;
+        }
+        body.extend(&self.payload);
+        let mut out = vec![0x60, 0, 0, 0];
+        out.extend((body.len() as u16).to_be_bytes());
+        out.extend([chain.first().map_or(self.protocol, |(number, _)| *number), self.hop_limit]);
+        out.extend(self.source.octets());
+        out.extend(self.destination.octets());
+        out.extend(body);
+        out
+    }
+}
+
+/// An ARP request or reply.
+pub fn arp(operation: u8, sender: Address, target: Address) -> Vec<u8> {
+    let mut out = vec![0xff; 6];
+    out.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+    out.extend([2, 0, 0, 0, 0, 2]);
+    out.extend(&sender.octets()[12..]);
+    out.extend([0; 6]);
+    out.extend(&target.octets()[12..]);
+    out
+}
+
+/// An ICMP or ICMPv6 error about a packet, sent to the source of that packet.
+pub fn error_about(inner: &Frame, from: Address) -> Frame {
+    let mut quoted = inner.internet();
+    quoted.truncate(48.max(if inner.source.is_v4() { 28 } else { 48 }));
+    let (protocol, kind) = if inner.source.is_v4() { (ICMP, 3) } else { (ICMPV6, 1) };
+    Frame::new(from, inner.source, protocol, icmp(kind, 3, [0; 4], &quoted))
+}
+
+/// The transport payload of a protocol with ports (TCP with these flags).
+pub fn transport(protocol: u8, source_port: u16, destination_port: u16, flags: u8, data: usize) -> Vec<u8> {
+    match protocol {
+        TCP => tcp(source_port, destination_port, flags, data),
+        UDP => udp(source_port, destination_port, data),
+        SCTP => sctp(source_port, destination_port, if flags == flow::tcp::SYN { 1 } else { flags }),
+        _ => vec![0; data.max(8)],
+    }
+}

@@ -208,17 +208,22 @@ fn host_of(host: &str) -> Result<Host, String> {
 }
 
 fn valid_name(name: &str) -> Result<String, String> {
+    if is_name(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("`{name}` is no DNS name; write lower-case letters, digits, `-` and `.`"))
+    }
+}
+
+/// Whether it is a name as DNS and Kubernetes allow (RFC 1123, in lower case).
+pub(crate) fn is_name(name: &str) -> bool {
     let legal = |part: &str| {
         (1..=63).contains(&part.len())
             && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
-    if name.len() <= 253 && name.split('.').all(legal) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("`{name}` is no DNS name; write lower-case letters, digits, `-` and `.`"))
-    }
+    name.len() <= 253 && name.split('.').all(legal)
 }
 
 impl fmt::Display for Destination {

@@ -76,6 +76,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Not a name for a lab.
+    #[error("`{name}` is no name for a lab; use lower-case letters, digits and `-`, at most 40")]
+    Name {
+        /// What was given.
+        name: String,
+    },
     /// A lab of this name is there already.
     #[error("a lab named {name} is up; `podfence lab down {name}` ends it")]
     Busy {
@@ -102,6 +108,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn scenario(file: &str, line: u64, field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Scenario { file: file.to_owned(), line, field: field.into(), message: message.into() }
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, action, source }

@@ -110,10 +110,9 @@ impl Lab {
     pub fn up(scenario: &Scenario, options: &Options) -> Result<Self, Error> {
         network::permitted()?;
         needs_redis(scenario)?;
-        let name = options.name.clone().unwrap_or_else(|| scenario.name.to_lowercase());
+        let name = options.name.clone().unwrap_or_else(|| scenario.name.clone());
         if !valid_name(&name) {
-            let remedy = "give it another with letters, digits and `-`, at most 40".to_owned();
-            return Err(Error::Lacking { what: format!("a usable name (not `{name}`)"), remedy });
+            return Err(Error::Name { name });
         }
         let keeper = Process::own().map_or(Keeper::Nobody, Keeper::Process);
         let mut lab = Self {
@@ -333,8 +332,9 @@ impl Lab {
         pods.into_iter().chain(outside).collect()
     }
 
+    /// An underscore is in no name of Kubernetes', so no pod's namespace is called the same.
     pub(crate) fn outside_netns(&self, name: &str) -> String {
-        format!("{}{}", self.folder.prefix(), outside_key(name))
+        format!("{}outside_{name}", self.folder.prefix())
     }
 }
 
@@ -345,8 +345,9 @@ impl Client {
     }
 }
 
+/// What an outside host's files are called: short, as a socket's path must be.
 pub(crate) fn outside_key(name: &str) -> String {
-    format!("outside-{name}")
+    format!("outside-{}", names::hex(&["outside", name], 8))
 }
 
 fn outside_link(name: &str) -> String {

@@ -18,6 +18,7 @@ mod lifecycle;
 mod names;
 mod network;
 mod objects;
+mod plan;
 pub mod pod;
 mod process;
 mod resolve;
@@ -35,7 +36,7 @@ pub use network::enter;
 pub use scenario::{
     Attack, ExpectedEdge, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server,
 };
-pub use state::{down, leftovers, names};
+pub use state::{down, leftovers, name_of, names};
 pub use traffic::{Connection, Expect};
 pub use world::{Ended, Ending, LabPod};
 

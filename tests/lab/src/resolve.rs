@@ -2,12 +2,10 @@
 //! what to try.
 
 use crate::{
-    destination::{Destination, Family, Host, Scheme},
+    destination::{Destination, Family, Host, Scheme, is_name},
     error::Error,
-    objects,
-    scenario::{
-        Attack, NodePlan, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server, WorkloadPlan,
-    },
+    plan,
+    scenario::{Attack, Party, PlannedCall, PlannedEvent, PlannedJob, Scenario, Served, Server, WorkloadPlan},
     traffic::{Connection, Serve, Traffic},
 };
 use model::cluster::{Cluster, Service, WorkloadKey};
@@ -36,8 +34,8 @@ pub(crate) fn scenario(
     traffic_file: &str,
     traffic: &Traffic,
 ) -> Result<Scenario, Error> {
-    let whole = |field: &str, message: String| scenario_error(cluster_file, 0, field, message);
-    let workloads = workloads(cluster_file, &cluster, &objects)?;
+    let whole = |field: &str, message: String| Error::scenario(cluster_file, 0, field, message);
+    let workloads = plan::workloads(cluster_file, &cluster, &objects)?;
     let pods: u32 = workloads.values().map(|plan| plan.replicas).fold(0, u32::saturating_add);
     if pods > MOST_PODS {
         return Err(whole("spec.replicas", format!("{pods} pods in all; the lab plays {MOST_PODS} at most")));
@@ -45,7 +43,7 @@ pub(crate) fn scenario(
     let mut scenario = Scenario {
         name: name.to_owned(),
         folder: folder.to_owned(),
-        node: node(cluster_file, &cluster)?,
+        node: plan::node(cluster_file, &cluster)?,
         cluster,
         serves: BTreeMap::new(),
         dns: None,
@@ -59,86 +57,10 @@ pub(crate) fn scenario(
         objects,
         workloads,
     };
-    scenario.notes = headless_notes(&scenario.cluster);
+    scenario.notes = plan::notes(&scenario.cluster);
     let file = traffic_file;
     Reader { file, scenario: &mut scenario }.read(traffic)?;
     Ok(scenario)
-}
-
-fn scenario_error(file: &str, line: u64, field: impl Into<String>, message: impl Into<String>) -> Error {
-    Error::Scenario { file: file.to_owned(), line, field: field.into(), message: message.into() }
-}
-
-fn workloads(file: &str, cluster: &Cluster, objects: &[Value]) -> Result<BTreeMap<WorkloadKey, WorkloadPlan>, Error> {
-    let mut all = BTreeMap::new();
-    for object in objects {
-        let Some(template) = objects::template_of(object) else { continue };
-        let key = objects::key_of(object);
-        let line = cluster.workloads.get(&key).and_then(|w| w.source.as_ref()).map_or(0, |at| u64::from(at.line));
-        let named = format!("{} {}/{}", key.kind, key.namespace, key.name);
-        if object.pointer("/metadata/ownerReferences").is_some() {
-            let message = "has an owner; the lab makes what controllers own by itself, leave it out";
-            return Err(scenario_error(file, line, format!("{named}: metadata.ownerReferences"), message));
-        }
-        if template.spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
-            let message = "the lab gives every pod a namespace of its own; leave hostNetwork out";
-            return Err(scenario_error(file, line, format!("{named}: spec.hostNetwork"), message));
-        }
-        let replicas = match key.kind.as_str() {
-            // Their pods come and go as traffic.yaml's `jobs` say.
-            "Job" | "CronJob" => 0,
-            "Pod" | "DaemonSet" => 1,
-            _ => cluster.workloads.get(&key).map_or(1, |workload| workload.replicas),
-        };
-        all.insert(key, WorkloadPlan { replicas, template });
-    }
-    Ok(all)
-}
-
-fn node(file: &str, cluster: &Cluster) -> Result<NodePlan, Error> {
-    let fail = |field: &str, message: String| Err(scenario_error(file, 0, field, message));
-    let mut nodes = cluster.nodes.iter();
-    let (name, node) = match (nodes.next(), nodes.next()) {
-        (Some(one), None) => one,
-        (None, _) => return fail("Node", "none is there; write one with InternalIPs and podCIDRs".to_owned()),
-        (Some(_), Some((second, _))) => {
-            return fail("Node", format!("the lab has one node, and {second} is a second; leave it out"));
-        }
-    };
-    let v4 = node.pod_cidrs.iter().find_map(|cidr| match cidr {
-        ipnet::IpNet::V4(net) if net.prefix_len() <= 26 => Some(net.trunc()),
-        _ => None,
-    });
-    let v6 = node.pod_cidrs.iter().find_map(|cidr| match cidr {
-        ipnet::IpNet::V6(net) if net.prefix_len() <= 112 => Some(net.trunc()),
-        _ => None,
-    });
-    let (Some(pods_v4), Some(pods_v6)) = (v4, v6) else {
-        return fail(
-            &format!("Node {name}: spec.podCIDRs"),
-            "pods are dual-stack; write an IPv4 range of /26 or wider and an IPv6 one of /112 or wider".to_owned(),
-        );
-    };
-    let addresses: Vec<IpAddr> = Family::BOTH.iter().filter_map(|family| family.pick(&node.addresses)).collect();
-    if addresses.len() != 2 {
-        return fail(
-            &format!("Node {name}: status.addresses"),
-            "write an InternalIP of each family, outside podCIDRs".to_owned(),
-        );
-    }
-    Ok(NodePlan { name: name.clone(), addresses, pods_v4, pods_v6 })
-}
-
-fn headless_notes(cluster: &Cluster) -> Vec<String> {
-    let mut notes = Vec::new();
-    for ((namespace, name), service) in &cluster.services {
-        if !service.cluster_ips.is_empty() {
-            notes.push(format!(
-                "Service {namespace}/{name}: its ClusterIP is not translated; its name leads to its pods, as if headless"
-            ));
-        }
-    }
-    notes
 }
 
 /// Reads traffic.yaml into a scenario, in an order in which each part finds what it names.
@@ -196,10 +118,14 @@ impl Reader<'_> {
     }
 
     fn fail<T>(&self, at: &Spanned<T>, field: impl Into<String>, message: impl Into<String>) -> Error {
-        scenario_error(self.file, at.referenced.line(), field, message)
+        Error::scenario(self.file, at.referenced.line(), field, message)
     }
 
     fn outside(&mut self, field: &str, name: &Spanned<String>, addresses: &[IpAddr]) -> Result<(), Error> {
+        if !is_name(&name.value) || name.value.len() > 100 {
+            let message = format!("`{}` is no DNS name of at most 100 letters, digits, `-` and `.`", name.value);
+            return Err(self.fail(name, format!("{field}.name"), message));
+        }
         let node = &self.scenario.node;
         for ip in addresses {
             let inside = match ip {
@@ -467,7 +393,7 @@ impl Reader<'_> {
             .sum();
         if rate > MOST_CALLS_PER_SECOND {
             let message = format!("{rate:.0} calls a second in all; the lab makes {MOST_CALLS_PER_SECOND} at most");
-            return Err(scenario_error(self.file, 0, "calls", message));
+            return Err(Error::scenario(self.file, 0, "calls", message));
         }
         Ok(())
     }

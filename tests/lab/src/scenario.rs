@@ -5,6 +5,7 @@ use crate::{
     error::Error,
     objects::{self, Template},
     resolve,
+    state::name_of,
     traffic::{Connection, Expect},
 };
 use model::{
@@ -24,7 +25,7 @@ use std::{
 /// A scenario that can be played.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The folder's name.
+    /// The folder's name, as far as a lab can be called so.
     pub name: String,
     /// Where it is.
     pub folder: PathBuf,
@@ -204,8 +205,7 @@ impl Scenario {
         };
         let (cluster_file, cluster_text) = read("cluster.yaml")?;
         let (traffic_file, traffic_text) = read("traffic.yaml")?;
-        let name = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-        let name = name.file_name().map_or_else(|| "scenario".to_owned(), |n| n.to_string_lossy().into_owned());
+        let name = name_of(folder);
         Self::parse(&name, folder, (&cluster_file, &cluster_text), (&traffic_file, &traffic_text))
     }
 

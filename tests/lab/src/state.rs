@@ -176,6 +176,17 @@ pub fn down(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// What the lab of a scenario folder is called unless it is given a name: the folder's name in lower case, `-` for what
+/// no lab's name may hold.
+pub fn name_of(folder: &Path) -> String {
+    let whole = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let name = whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    let legal = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let name: String = name.chars().map(legal).take(40).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "scenario".to_owned() } else { name.to_owned() }
+}
+
 pub(crate) fn valid_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=40).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('-')

@@ -145,7 +145,7 @@ impl World {
         let pod = LabPod {
             namespace: workload.namespace.clone(),
             link: format!("veth{}", names::hex(&["link", &uid], 8)),
-            netns: format!("{prefix}{}-{}", workload.namespace, identity.name),
+            netns: format!("{prefix}{}.{}", workload.namespace, identity.name),
             name: identity.name,
             uid,
             workload: workload.clone(),

@@ -147,6 +147,8 @@ fn a_mistake_in_the_cluster_is_told_with_its_object() {
             "    spec:\n      hostNetwork: true\n      containers:\n        - name: web",
             "leave hostNetwork out",
         ),
+        ("name: web\n  namespace: shop", "name: ../web\n  namespace: shop", "name"),
+        ("name: web\n  namespace: shop", "name: web\n  namespace: \"a\\nb\"", "name"),
         ("{", "[", "cluster.yaml:"),
     ];
     for (from, to, says) in cases {
@@ -180,5 +182,14 @@ fn a_call_reads_as_it_was_written() {
     assert!(written.contains(&"http://*.kube-system:9153/metrics".to_owned()));
     for text in written {
         assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn any_folder_makes_a_name_for_a_lab() {
+    for (folder, name) in
+        [("/x/My Shop_2", "my-shop-2"), ("/x/.hidden", "hidden"), ("/", "scenario"), ("/x/é", "scenario")]
+    {
+        assert_eq!(lab::name_of(Path::new(folder)), name);
     }
 }

@@ -37,7 +37,7 @@ pub fn observe_file(path: &Path, options: MeterOptions, observer: &mut Observer)
     }
     let mut capture = Capture::from_file_with_precision(path, Precision::Nano).map_err(|e| open_error(said(&e)))?;
     let link = link_layer(capture.get_datalink(), &file)?;
-    let mut reading = Reading::new(link, options, &file, observer);
+    let mut reading = Reading::new(link, options, &file, observer, WhenFull::Stop);
     reading.file(&mut capture, &file)?;
     reading.end()
 }
@@ -57,7 +57,7 @@ pub fn observe_interface(
         .and_then(|active| active.setnonblock())
         .map_err(live_error)?;
     let link = link_layer(capture.get_datalink(), &format!("interface {interface}"))?;
-    let mut reading = Reading::new(link, options, interface, observer);
+    let mut reading = Reading::new(link, options, interface, observer, WhenFull::GoOn);
     reading.live(&mut capture, interface, stop)?;
     reading.end()
 }
@@ -94,14 +94,30 @@ struct Reading<'a> {
     /// Events between meter and observer.
     events: Vec<FlowEvent>,
     last: UnixNanos,
+    when_full: WhenFull,
+}
+
+/// What is done when the log has no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    /// A file can be read again.
+    Stop,
+    /// What passes on an interface cannot: the log counts what it loses until there is room.
+    GoOn,
 }
 
 impl<'a> Reading<'a> {
-    fn new(link: LinkLayer, options: MeterOptions, name: &str, observer: &'a mut Observer) -> Self {
+    fn new(
+        link: LinkLayer,
+        options: MeterOptions,
+        name: &str,
+        observer: &'a mut Observer,
+        when_full: WhenFull,
+    ) -> Self {
         // A capture file stands for an interface; its folder is this machine's, and no one else's business.
         let interface = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
         let meter = Meter::new(options, interface);
-        Self { link, meter, observer, summary: Summary::default(), events: Vec::new(), last: UnixNanos::MIN }
+        Self { link, meter, observer, summary: Summary::default(), events: Vec::new(), last: UnixNanos::MIN, when_full }
     }
 
     fn file(&mut self, capture: &mut Capture<Offline>, file: &str) -> Result<(), Error> {
@@ -133,7 +149,8 @@ impl<'a> Reading<'a> {
                 self.dropped(capture, ticked)?;
                 self.meter.advance(at, &mut self.events);
                 self.hand_over()?;
-                self.observer.tick(at)?;
+                let ticked_log = self.observer.tick(at);
+                self.logged(ticked_log)?;
                 ticked = at;
             }
         }
@@ -159,7 +176,8 @@ impl<'a> Reading<'a> {
         let more = dropped.saturating_sub(self.summary.dropped);
         if more > 0 {
             self.summary.dropped = dropped;
-            self.observer.gap(since, now(), "capture-dropped", more)?;
+            let gap = self.observer.gap(since, now(), "capture-dropped", more);
+            self.logged(gap)?;
         }
         Ok(())
     }
@@ -185,16 +203,31 @@ impl<'a> Reading<'a> {
 
     fn hand_over(&mut self) -> Result<(), Error> {
         self.summary.slices += self.events.len() as u64;
-        for event in self.events.drain(..) {
-            self.observer.observe(event)?;
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            let observed = self.observer.observe(event).map(drop);
+            self.logged(observed)?;
         }
+        self.events = events; // Empty, with its room.
         Ok(())
+    }
+
+    /// Whether to go on after the log was written to.
+    fn logged(&mut self, written: Result<(), Error>) -> Result<(), Error> {
+        match written {
+            Err(Error::Log(full @ flowlog::Error::Full { .. })) if self.when_full == WhenFull::GoOn => {
+                self.summary.log_full = Some(full.to_string());
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn finish(&mut self) -> Result<(), Error> {
         self.meter.finish(&mut self.events);
         self.hand_over()?;
-        self.observer.flush()
+        let flushed = self.observer.flush();
+        self.logged(flushed)
     }
 
     fn end(mut self) -> Result<Summary, Error> {

@@ -76,4 +76,6 @@ pub struct Summary {
     pub dropped: u64,
     /// Why it ended before its end.
     pub ended_early: Option<EndedEarly>,
+    /// A live capture went on while the log had no room: the last that was said of it. The rows lost are a gap.
+    pub log_full: Option<String>,
 }

@@ -2,6 +2,7 @@
 //! an agent in the node's namespace. Learn, audit, enforce, revoke, and nothing left behind.
 
 use agent::{Agent, Options};
+use datapath::Attachment;
 use flowlog::{Writer, read_records};
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Node, Pod},
@@ -211,10 +212,19 @@ fn policy() -> PolicySet {
 }
 
 fn start(world: &World, log: &std::path::Path) -> Agent {
+    start_with(world, log, datapath::Options::default())
+}
+
+fn start_with(world: &World, log: &std::path::Path, datapath: datapath::Options) -> Agent {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
     let writer = Writer::open(log, "test", "n1", flowlog::Options::default(), now).unwrap();
-    let options =
-        Options { netns: Some(world.path("node")), sweep_every: Duration::from_millis(100), ..Options::of_node("n1") };
+    let options = Options {
+        netns: Some(world.path("node")),
+        sweep_every: Duration::from_millis(100),
+        slice_every: Duration::from_secs(1),
+        datapath,
+        ..Options::of_node("n1")
+    };
     Agent::start(options, writer).unwrap()
 }
 
@@ -335,6 +345,66 @@ fn a_staged_policy_is_judged_beside_the_one_in_force_and_denies_nothing() {
     assert_eq!(row.event.verdict, FlowVerdict::Allow);
     assert_eq!(row.event.staged_verdict, FlowVerdict::AuditDeny);
     assert_eq!(stopped.status.counters.dropped(), 0);
+}
+
+#[test]
+fn an_older_kernels_way_to_attach_enforces_too() {
+    kernel_or_skip!();
+    let world = World::new();
+    let log = tempfile::tempdir().unwrap();
+    world.serve(8080);
+    world.serve(9090);
+    let clsact = datapath::Options { attachment: Some(Attachment::Clsact), ..datapath::Options::default() };
+    let agent = start_with(&world, log.path(), clsact);
+    let mut enforced = cluster("enforce");
+    enforced.policies = policy();
+    let update = agent.update(&enforced).unwrap();
+    assert_eq!(update.covered.len(), 2, "{update:?}");
+    assert_eq!(agent.status().unwrap().attachment, Attachment::Clsact);
+    talk(&mut world.connect("client", SERVER[0], 8080).unwrap()).unwrap();
+    let refused = world.connect_within("client", SERVER[0], 9090, Duration::from_secs(1));
+    refused.expect_err("the other port is closed");
+    let stopped = agent.stop().unwrap();
+    law_7(&stopped.status, &rows(log.path()));
+    talk(&mut world.connect("client", SERVER[0], 9090).unwrap()).expect("nothing is attached any more");
+}
+
+#[test]
+fn a_pinned_hook_is_taken_over_and_at_the_end_only_the_counter_of_epochs_is_left() {
+    kernel_or_skip!();
+    let world = World::new();
+    world.serve(9090);
+    // A bpffs of this thread's own mount namespace; the agent's thread is started from it.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), folder.path(), Some("bpf"), none, None::<&str>).unwrap();
+    let pinned = datapath::Options { bpffs: Some(folder.path().to_owned()), ..datapath::Options::default() };
+    let layout = folder.path().join(format!("v{}", verdict::abi::LAYOUT));
+    let log = tempfile::tempdir().unwrap();
+
+    let first = start_with(&world, log.path(), pinned.clone());
+    let mut enforced = cluster("enforce");
+    enforced.policies = policy();
+    first.update(&enforced).unwrap();
+    assert_eq!(fs::read_dir(layout.join("links")).unwrap().count(), 4);
+    let refuse = || world.connect_within("client", SERVER[0], 9090, Duration::from_secs(1)).expect_err("closed");
+    refuse();
+
+    // A second agent takes the hooks over while the first still holds them.
+    let other_log = tempfile::tempdir().unwrap();
+    let second = start_with(&world, other_log.path(), pinned);
+    second.update(&enforced).unwrap();
+    refuse();
+    let seen = second.stop().unwrap().status;
+    assert!(seen.counters.dropped() > 0, "the second agent's program judged");
+    first.stop().unwrap();
+    let left: Vec<_> = fs::read_dir(&layout).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["epochs"]);
+    talk(&mut world.connect("client", SERVER[0], 9090).unwrap()).expect("nothing is attached any more");
+    nix::mount::umount(folder.path()).unwrap();
 }
 
 #[test]

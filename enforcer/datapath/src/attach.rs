@@ -60,13 +60,10 @@ impl Drop for Held {
 }
 
 impl Hooks {
-    pub(crate) fn new(ebpf: &Ebpf, pins: Option<&Path>) -> Result<Self, Error> {
-        let program = program(ebpf, abi::TO_POD)?;
-        let fd = program.fd().map_err(|e| Error::Load(Box::new(e)))?;
-        let asked = system::has_tcx(fd.as_fd());
-        let attachment = match asked.map_err(|source| Error::System { doing: "ask the kernel for TCX", source })? {
-            Tcx::Available => Attachment::Tcx,
-            Tcx::Missing => Attachment::Clsact,
+    pub(crate) fn new(ebpf: &Ebpf, pins: Option<&Path>, chosen: Option<Attachment>) -> Result<Self, Error> {
+        let attachment = match chosen {
+            Some(chosen) => chosen,
+            None => best(ebpf)?,
         };
         let pins = match pins {
             Some(pins) => {
@@ -143,6 +140,16 @@ impl Hooks {
             }
         }
         Ok(removed)
+    }
+}
+
+/// How this kernel attaches best: asked once, by a probe.
+fn best(ebpf: &Ebpf) -> Result<Attachment, Error> {
+    let program = program(ebpf, abi::TO_POD)?;
+    let fd = program.fd().map_err(|e| Error::Load(Box::new(e)))?;
+    match system::has_tcx(fd.as_fd()).map_err(|source| Error::System { doing: "ask the kernel for TCX", source })? {
+        Tcx::Available => Ok(Attachment::Tcx),
+        Tcx::Missing => Ok(Attachment::Clsact),
     }
 }
 

@@ -250,8 +250,7 @@ pub fn bind<'a>(
         });
     }
     let had: BTreeMap<u32, &Arc<str>> = before.iter().map(|(uid, ifindex)| (*ifindex, uid)).collect();
-    let mut claims: Vec<(&Link, Result<BTreeSet<&Arc<str>>, WhyUncovered>)> =
-        found.links.values().map(|link| (link, claims(found, link, &owners))).collect();
+    let mut claims: Vec<_> = found.links.values().map(|link| (link, claims(found, link, &owners))).collect();
     // Bound already comes first, then who claims one pod only; interface indices grow, so the smaller
     // one is the older link.
     claims.sort_by_key(|(link, pods)| {

@@ -1,7 +1,7 @@
 //! The program loaded, with its maps; the one thing an agent holds.
 
 use crate::{
-    Counter, Counters, Error, Hooks, Link, Published, Sweep, Tables,
+    Attachment, Counter, Counters, Error, Hooks, Link, Published, Sweep, Tables,
     attach::{program, program_mut},
     events::drain,
 };
@@ -44,6 +44,8 @@ pub struct Options {
     pub limits: Limits,
     /// Events a CPU may make in a tenth of a second.
     pub events: u64,
+    /// How to attach; `None`: as the kernel can best.
+    pub attachment: Option<Attachment>,
     /// Entries the connection table holds; `None`: as the object says.
     pub connections: Option<u32>,
     /// `Some`: time and sockets come from [`Datapath::set_test`] (test runs).
@@ -65,6 +67,7 @@ impl Default for Options {
             unknown_pod: UnknownPod::default(),
             limits: Limits { half_open: 4096, established: 65_536, tombstones: 4096 },
             events: 2000,
+            attachment: None,
             connections: None,
             test: None,
         }
@@ -117,7 +120,7 @@ impl Datapath {
             let failed = |e| Error::Pin { doing: "make the folder", path: pins.clone(), source: Box::new(e) };
             std::fs::create_dir_all(pins).map_err(failed)?;
         }
-        let hooks = Hooks::new(&ebpf, pins.as_deref())?;
+        let hooks = Hooks::new(&ebpf, pins.as_deref(), options.attachment)?;
         let epochs = pins.as_deref().map(|pins| pins.join("epochs"));
         let tables = Tables::of(&mut ebpf, epochs.as_deref())?;
         let mut datapath = Self {

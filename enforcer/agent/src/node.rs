@@ -373,6 +373,7 @@ impl Node {
         self.read_events()?;
         Ok(Status {
             attachment: self.datapath.hooks().attachment(),
+            publishing: self.datapath.tables().publishing(),
             counters: self.datapath.counters()?,
             events: self.events,
             unreadable_events: self.datapath.unreadable_events,

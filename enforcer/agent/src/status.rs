@@ -1,7 +1,7 @@
 //! What the agent answers.
 
 use compile::Warning;
-use datapath::{Attachment, Counted, Counters, Uncovered};
+use datapath::{Attachment, Counted, Counters, Publishing, Uncovered};
 use model::ledger::Ledger;
 use std::{collections::BTreeMap, sync::Arc};
 use verdict::Mode;
@@ -39,6 +39,8 @@ pub struct NotCovered {
 pub struct Status {
     /// How hooks are attached on this kernel.
     pub attachment: Attachment,
+    /// How endpoints' words are published.
+    pub publishing: Publishing,
     /// The kernel's counters.
     pub counters: Counters,
     /// Events read.

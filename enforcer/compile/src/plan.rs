@@ -226,3 +226,55 @@ fn endpoints(plan: &mut Plan, old: &RuleTable, new: &RuleTable, touched: &BTreeS
     let goes = |before: &&Endpoint| new.endpoints.get(&before.uid).is_none_or(|after| after.ordinal != before.ordinal);
     plan.endpoints_removed = old.endpoints.values().filter(goes).cloned().collect();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NESTED: [&str; 8] = [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.1.0/24",
+        "10.1.1.0/30",
+        "10.1.1.1/32",
+        "10.1.1.2/32",
+        "10.2.0.0/16",
+        "0.0.0.0/0",
+    ];
+
+    fn table(numbers: &[Option<u32>]) -> RuleTable {
+        let nets = NESTED.iter().zip(numbers);
+        let identities = nets.filter_map(|(net, number)| Some((Prefix::of(&net.parse().unwrap()), (*number)?)));
+        RuleTable { identities: identities.collect(), ..RuleTable::default() }
+    }
+
+    fn identity(table: &BTreeMap<Prefix, u32>, probe: [u8; 4]) -> u32 {
+        longest(table, &Prefix::host(Address::v4(probe))).copied().unwrap_or(ANYONE)
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_has_its_old_identity_or_its_new_one_after_every_store(
+            old in prop::array::uniform8(prop::option::of(0u32..5)),
+            new in prop::array::uniform8(prop::option::of(5u32..9)),
+        ) {
+            let (old, new) = (table(&old), table(&new));
+            let plan = plan(&old, new.clone(), Vec::new(), crate::compiler::State::default());
+            let mut now = old.identities.clone();
+            let sets = plan.identities_set.iter().map(|(prefix, number)| (*prefix, Some(*number)));
+            for (prefix, number) in sets.chain(plan.identities_removed.iter().map(|prefix| (*prefix, None))) {
+                match number {
+                    Some(number) => now.insert(prefix, number),
+                    None => now.remove(&prefix),
+                };
+                for probe in [[10, 1, 1, 1], [10, 1, 1, 2], [10, 1, 1, 3], [10, 1, 1, 9], [10, 1, 9, 9], [10, 2, 0, 1], [10, 9, 0, 0], [9, 9, 9, 9]] {
+                    let (before, after) = (identity(&old.identities, probe), identity(&new.identities, probe));
+                    let seen = identity(&now, probe);
+                    prop_assert!(seen == before || seen == after, "{probe:?} is {seen}, was {before}, becomes {after}");
+                }
+            }
+            prop_assert_eq!(now, new.identities);
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub use events::{Counter, Counters};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
 pub use system::monotonic_coarse;
-pub use tables::{Place, Published, Tables};
+pub use tables::{Place, Published, Publishing, Tables};
 
 /// The kernel program, as the build script built it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KERNEL_OBJECT"));

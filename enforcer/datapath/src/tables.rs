@@ -7,7 +7,11 @@ use aya::{
 };
 use compile::{Endpoint, EndpointChange, Limits, Plan, Prefix, Slot};
 use flow::Address;
-use std::{collections::BTreeMap, os::fd::AsFd, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+    sync::Arc,
+};
 use verdict::{
     Mode, Share,
     abi::{
@@ -52,6 +56,16 @@ pub struct Place {
     record: EndpointRecord,
 }
 
+/// How an endpoint's word reaches the kernel program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publishing {
+    /// One store into the mapped table.
+    OneStore,
+    /// A system call that copies the endpoint's record, of which only the word differs; the object does
+    /// not let the table be mapped.
+    SystemCall,
+}
+
 /// What a publish did.
 #[derive(Debug, Default)]
 pub struct Published {
@@ -69,9 +83,6 @@ impl Tables {
     pub(crate) fn of(ebpf: &mut Ebpf, epochs: Option<&std::path::Path>) -> Result<Self, Error> {
         let room = room(ebpf)?;
         let words = map_endpoints(ebpf)?;
-        if words.is_none() {
-            tracing::warn!("the endpoints' table cannot be mapped: words are published by a system call");
-        }
         Ok(Self {
             links: take_map(ebpf, maps::LINKS)?,
             endpoints: take_map(ebpf, maps::ENDPOINTS)?,
@@ -92,6 +103,11 @@ impl Tables {
     /// How much the tables hold.
     pub fn room(&self) -> &Limits {
         &self.room
+    }
+
+    /// How an endpoint's word is published.
+    pub fn publishing(&self) -> Publishing {
+        if self.words.is_some() { Publishing::OneStore } else { Publishing::SystemCall }
     }
 
     /// The endpoints as they stand, by ordinal.
@@ -119,15 +135,13 @@ impl Tables {
         for prefix in &plan.identities_removed {
             self.remove_identity(prefix)?;
         }
-        // A removed endpoint's ordinal may be another's in the same plan: never, since those that
-        // are in use are not given; so the order between the two does not matter.
-        for gone in &plan.endpoints_removed {
-            self.remove_endpoint(gone.ordinal)?;
-        }
         for change in &plan.endpoints {
             self.publish_endpoint(plan, change)?;
         }
         self.bind(&plan.table.endpoints, links)?;
+        for gone in &plan.endpoints_removed {
+            self.remove_endpoint(gone.ordinal)?;
+        }
         for node in &plan.nodes_removed {
             gone(self.nodes.remove(&node.0)).map_err(Error::table("write", maps::NODES))?;
         }
@@ -194,18 +208,18 @@ impl Tables {
         }
     }
 
-    /// Lets packets of links find their endpoints, and no others.
+    /// Lets packets of links find their endpoints, and no others. A link that leads to another pod now
+    /// is led over by one store: at no moment does it lead to nobody.
     fn bind(
         &mut self,
         endpoints: &BTreeMap<Arc<str>, Endpoint>,
         links: &BTreeMap<Arc<str>, Link>,
     ) -> Result<(), Error> {
-        // First what ends, since a link may lead to another pod now.
+        let mut left = BTreeSet::new();
         for endpoint in endpoints.values() {
             let now = links.get(&endpoint.uid).map(|link| link.ifindex);
             let Some(place) = self.places.get_mut(&endpoint.ordinal) else { continue };
-            let Some((before, _)) = place.link.take_if(|(before, _)| Some(*before) != now) else { continue };
-            gone(self.links.remove(&before)).map_err(Error::table("write", maps::LINKS))?;
+            left.extend(place.link.take_if(|(before, _)| Some(*before) != now).map(|(before, _)| before));
         }
         for endpoint in endpoints.values() {
             let Some(link) = links.get(&endpoint.uid) else { continue };
@@ -218,15 +232,24 @@ impl Tables {
             self.set_endpoint(endpoint.ordinal, &record)?;
             self.set_link(link.ifindex, endpoint.ordinal)?;
         }
-        Ok(())
+        left.into_iter().try_for_each(|ifindex| self.unlink(ifindex))
     }
 
     fn remove_endpoint(&mut self, ordinal: u32) -> Result<(), Error> {
         let Some(place) = self.places.remove(&ordinal) else { return Ok(()) };
         if let Some((ifindex, _)) = place.link {
-            gone(self.links.remove(&ifindex)).map_err(Error::table("write", maps::LINKS))?;
+            self.unlink(ifindex)?;
         }
         self.set_endpoint(ordinal, &[0; RECORD_WORDS])
+    }
+
+    /// Leads a link to nobody, unless it leads to another endpoint by now.
+    fn unlink(&mut self, ifindex: u32) -> Result<(), Error> {
+        let led = |place: &Place| place.link.as_ref().is_some_and(|(index, _)| *index == ifindex);
+        if self.places.values().any(led) {
+            return Ok(());
+        }
+        gone(self.links.remove(&ifindex)).map_err(Error::table("write", maps::LINKS))
     }
 
     /// Writes a whole endpoint record; only while no link leads to it.

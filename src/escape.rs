@@ -9,7 +9,11 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 8), |mut out, c| {
-        if is_obeyed(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if is_obeyed(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
         out
     }))
 }

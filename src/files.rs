@@ -74,22 +74,18 @@ fn swap(new: &Path, name: &Path) -> io::Result<()> {
     if !name.exists() {
         return fs::rename(new, name);
     }
-    let exchanged = nix::fs::renameat2(
+    let exchanged = nix::fcntl::renameat2(
         nix::fcntl::AT_FDCWD,
         new,
         nix::fcntl::AT_FDCWD,
         name,
-        nix::fs::RenameFlags::RENAME_EXCHANGE,
+        nix::fcntl::RenameFlags::RENAME_EXCHANGE,
     );
     exchanged.map_err(io::Error::from)
 }
 
 /// The first file below a folder that is not ours.
-fn foreign_file(
-    folder: &Path,
-    root: &Path,
-    is_ours: &dyn Fn(&str, &[u8]) -> bool,
-) -> io::Result<Option<PathBuf>> {
+fn foreign_file(folder: &Path, root: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> io::Result<Option<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,

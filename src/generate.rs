@@ -8,10 +8,14 @@ use crate::{
     typed::{self, NodeCallers},
 };
 use generator::{Generated, Nodes, Options, render};
-use miette::Result;
-use std::io::{self, Write};
+use model::policy::PolicySet;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+};
 
-pub(crate) fn run(typed: &typed::Generate) -> Result<Ending> {
+pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
     let most = typed.require_complete.map(rate).transpose()?;
     let cluster = cluster::read(&typed.cluster)?;
     let learned = learned::read(&typed.log)?;
@@ -33,15 +37,36 @@ pub(crate) fn run(typed: &typed::Generate) -> Result<Ending> {
         require_complete(&generated, most)?;
     }
     if !typed.dry_run {
-        files::replace_folder(&typed.out, &render::files(&generated), &is_ours)?;
+        files::replace_folder(&typed.out, &laid_out(&generated), &is_ours)?;
     }
     let mut out = output::stdout();
     show(&mut out, &generated).and_then(|()| out.flush()).map_err(output::failed)?;
     match typed.dry_run {
         true => eprintln!("dry run: nothing was written"),
-        false => eprintln!("written to {}; begin with {}", typed.out.display(), render::SUMMARY),
+        false => eprintln!(
+            "written to {0}; begin with {1}; `kubectl apply -R -f {0}/{POLICIES}` applies the policies",
+            typed.out.display(),
+            render::SUMMARY
+        ),
     }
     Ok(Ending::Done)
+}
+
+/// The folder of the policies alone, as kubectl takes every file of a folder for an object.
+const POLICIES: &str = "policies";
+
+/// The files of a generated set: policies in a folder of their own, their proof beside it.
+pub(crate) fn laid_out(generated: &Generated) -> BTreeMap<String, String> {
+    let place = |path: String| if path.ends_with(".yaml") { format!("{POLICIES}/{path}") } else { path };
+    render::files(generated).into_iter().map(|(path, text)| (place(path), text)).collect()
+}
+
+/// Reads policies back: what `generate` wrote, or any file or folder of policies.
+pub(crate) fn read_policies(path: &Path) -> Result<PolicySet, Failure> {
+    let within = path.join(POLICIES);
+    let generated = path.join(render::EVIDENCE).is_file() && within.is_dir();
+    let path = if generated { within.as_path() } else { path };
+    inventory::read_policies(&[path]).map_err(|why| Failure::of("no policies were read", why))
 }
 
 fn rate(rate: f64) -> Result<f64, Failure> {

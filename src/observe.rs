@@ -71,11 +71,7 @@ fn capture(file: &Path, observer: &mut Observer) -> Result<Summary, Failure> {
     Ok(summary)
 }
 
-fn show(
-    summaries: &[(String, Summary)],
-    unknown: &BTreeMap<&'static str, u64>,
-    lost: u64,
-) -> std::io::Result<()> {
+fn show(summaries: &[(String, Summary)], unknown: &BTreeMap<&'static str, u64>, lost: u64) -> std::io::Result<()> {
     let mut out = output::stdout();
     let mut table = Table::new(["SOURCE", "PACKETS", "BYTES", "FLOWS", "ROWS", "SKIPPED", "DROPPED", "EVICTED"]);
     for (name, s) in summaries {

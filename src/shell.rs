@@ -19,16 +19,9 @@ pub(crate) fn man(typed: &Man) -> Result<Ending> {
     let command = Command::command();
     let Some(folder) = &typed.out else { return print(&page(command)?) };
     files::make_folder(folder)?;
-    let mut command = command;
-    command.build();
-    let verbs: Vec<_> = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
-    files::replace(&folder.join("podfence.1"), &page(command)?)?;
-    for verb in verbs {
-        let name = format!("podfence-{}", verb.get_name());
-        let file = folder.join(format!("{name}.1"));
-        let called = format!("podfence {}", verb.get_name());
-        files::replace(&file, &page(verb.name(name).bin_name(called).display_name(None))?)?;
-    }
+    clap_mangen::generate_to(command, folder).map_err(|why| {
+        Failure::of(format!("cannot write the manual to {}", folder.display()), why).hint("choose another folder")
+    })?;
     Ok(Ending::Done)
 }
 

@@ -13,7 +13,9 @@ pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         return now.checked_sub(ago).map_err(|_| format!("`{text}` ago is before all time"));
     }
     text.parse().map_err(|_| {
-        format!("`{text}` is no time; give one like 2026-01-31T12:00:00Z, or how long ago it was, like 15m, 2h or 1d12h")
+        format!(
+            "`{text}` is no time; give one like 2026-01-31T12:00:00Z, or how long ago it was, like 15m, 2h or 1d12h"
+        )
     })
 }
 
@@ -68,7 +70,17 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused_with_examples() {
-        for text in ["", "yesterday", "15", "m", "5x", "-5m", "99999999999999999999s", "9223372036854775807w", "2026-13-01T00:00:00Z"] {
+        for text in [
+            "",
+            "yesterday",
+            "15",
+            "m",
+            "5x",
+            "-5m",
+            "99999999999999999999s",
+            "9223372036854775807w",
+            "2026-13-01T00:00:00Z",
+        ] {
             assert!(at(text).unwrap_err().contains("2026-01-31T12:00:00Z"), "{text}");
         }
         assert!(at("999999999999s").unwrap_err().contains("before all time"));

@@ -133,7 +133,7 @@ struct Cells<'b>(Vec<ArrayFormatter<'b>>);
 
 impl<'b> Cells<'b> {
     fn new(batch: &'b RecordBatch) -> Result<Self, ArrowError> {
-        static OPTIONS: FormatOptions<'static> = FormatOptions::new().with_null("");
+        const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_null("");
         let formatters = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &OPTIONS));
         Ok(Self(formatters.collect::<Result<_, _>>()?))
     }

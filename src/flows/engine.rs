@@ -276,7 +276,10 @@ fn read_through(path: &Path) -> Result<(), String> {
 fn as_flows(batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
     let schema = flowlog::schema();
     let column = |field: &Arc<datafusion::arrow::datatypes::Field>| {
-        batch.column_by_name(field.name()).cloned().unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
+        batch
+            .column_by_name(field.name())
+            .cloned()
+            .unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
     };
     let columns = schema.fields().iter().map(column).collect();
     Ok(RecordBatch::try_new(schema, columns)?)

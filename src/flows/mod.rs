@@ -62,6 +62,23 @@ fn columns() -> miette::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// The answer to a query, whole: for the story that the command tells.
+pub(crate) fn answer(log: &Path, query: &str) -> Result<Vec<RecordBatch>, Failure> {
+    let mut all = Vec::new();
+    Engine::open(log, &Selection::default())?.ask(query, &mut |batch| {
+        all.push(batch.clone());
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// An answer as a table.
+pub(crate) fn show(batches: &[RecordBatch]) -> Result<(), Failure> {
+    let mut printer = Printer::new(FlowsOutput::Table, Rows::Any);
+    batches.iter().try_for_each(|batch| printer.print(batch))?;
+    printer.end().map(drop)
+}
+
 fn ask_sql(log: &Path, query: &str, form: FlowsOutput) -> miette::Result<Ending> {
     let mut engine = Engine::open(log, &Selection::default())?;
     let mut printer = Printer::new(form, Rows::Any);

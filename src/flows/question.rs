@@ -154,9 +154,7 @@ impl Who {
         let parts: Vec<&str> = text.split('/').collect();
         match parts[..] {
             [namespace, ""] if !namespace.is_empty() => Ok(Self::Namespace(namespace.to_owned())),
-            [namespace, name] if !namespace.is_empty() => {
-                Ok(Self::Named(namespace.to_owned(), None, name.to_owned()))
-            }
+            [namespace, name] if !namespace.is_empty() => Ok(Self::Named(namespace.to_owned(), None, name.to_owned())),
             [namespace, kind, name] if !namespace.is_empty() && !kind.is_empty() && !name.is_empty() => {
                 Ok(Self::Named(namespace.to_owned(), Some(kind.to_owned()), name.to_owned()))
             }
@@ -207,7 +205,8 @@ fn protocol(text: &str) -> Result<String, String> {
     let named = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"].into_iter().find(|name| name.eq_ignore_ascii_case(text));
     let number = protocol_number(named.unwrap_or(text))
         .ok_or_else(|| format!("`{text}` is no protocol; write TCP, UDP, SCTP, ICMP, ICMPv6 or a number up to 255"))?;
-    let by_name = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"].into_iter().find(|name| protocol_number(name) == Some(number));
+    let by_name =
+        ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"].into_iter().find(|name| protocol_number(name) == Some(number));
     Ok(format!("protocol = {}", literal(&by_name.map_or_else(|| number.to_string(), str::to_owned))))
 }
 
@@ -282,7 +281,10 @@ mod tests {
 
     #[test]
     fn what_was_typed_never_becomes_sql() {
-        assert_eq!(condition("-n x'OR'1'='1"), "(client_namespace = 'x''OR''1''=''1' OR server_namespace = 'x''OR''1''=''1')");
+        assert_eq!(
+            condition("-n x'OR'1'='1"),
+            "(client_namespace = 'x''OR''1''=''1' OR server_namespace = 'x''OR''1''=''1')"
+        );
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What was typed. These types hold words and their help; what they mean is each verb's own business.
 
 mod flows;
+mod lab;
 mod learning;
 
 pub(crate) use flows::{Flows, FlowsOutput};
+pub(crate) use lab::{Demo, Lab, LabDown, LabPod, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
 
 use clap::{Args, Parser, Subcommand};
@@ -17,8 +19,10 @@ use std::path::PathBuf;
 /// on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "podfence", version, propagate_version = true, disable_help_subcommand = true)]
-#[command(after_help = "Exit status: 0 done and nothing to report; 1 something to report; 2 no answer, the error says \
-                        what, why and what to try.\n`podfence VERB --help` says more about a verb.")]
+#[command(
+    after_help = "Exit status: 0 done and nothing to report; 1 something to report; 2 no answer, the error says \
+                        what, why and what to try.\n`podfence VERB --help` says more about a verb."
+)]
 pub(crate) struct Command {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -26,12 +30,16 @@ pub(crate) struct Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Demo(Demo),
+    Lab(Lab),
     Observe(Observe),
     Graph(Graph),
     Generate(Generate),
     Flows(Box<Flows>),
     Completion(Completion),
     Man(Man),
+    #[command(hide = true)]
+    LabPod(LabPod),
 }
 
 /// Print the completion script of a shell.

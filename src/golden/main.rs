@@ -1,0 +1,6 @@
+//! The command as a person meets it: the built binary, what was typed, what was printed, its exit status.
+
+mod asking;
+mod errors;
+mod learning;
+mod world;

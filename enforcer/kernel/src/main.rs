@@ -11,6 +11,7 @@ mod settings;
 mod tables;
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use core::cell::Cell;
 use flow::{Direction, Packet, ParseError};
 use tables::KernelTables;
 use verdict::{Effect, Hook, Mode, Reason, Tables, Verdict, abi};
@@ -48,8 +49,9 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     };
     let tables = KernelTables { skb };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
-    let Some(sheet) = maps::sheet() else { return DROP };
-    let verdict = match read(skb, &mut sheet.packet) {
+    let Some(desk) = maps::desk() else { return DROP };
+    let (sheet, scratch) = desk.parts();
+    let verdict = match read(skb, scratch, &mut sheet.packet) {
         Ok(()) => verdict::decide(&tables, &hook, sheet),
         Err(error) => verdict::refuse(error),
     };
@@ -57,24 +59,24 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
         report::count(abi::counter_index(Reason::Established, direction, false), length);
         return PASS;
     }
-    conclude(&tables, &hook, &sheet.packet, Verdict::from_word(maps::forget_word(verdict.word())))
+    conclude(&tables, &hook, &sheet.packet, Verdict::from_word(maps::forget_word(scratch, verdict.word())))
 }
 
 /// Parses the linear part; where headers reach beyond it, pulls once and parses again.
 #[inline(never)]
-fn read(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
-    match flow::parse_into(&packet::Skb(skb), packet) {
-        Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, packet),
+fn read(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> Result<(), ParseError> {
+    match flow::parse_into(&packet::Skb { skb, scratch }, packet) {
+        Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, scratch, packet),
         result => result,
     }
 }
 
 /// Rare, hence out of line.
 #[inline(never)]
-fn read_again(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), ParseError> {
+fn read_again(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> Result<(), ParseError> {
     packet.fragment = flow::Fragment::Whole;
     packet.fragment_id = 0;
-    flow::parse_into(&packet::Skb(skb), packet)
+    flow::parse_into(&packet::Skb { skb, scratch }, packet)
 }
 
 /// What is done about a verdict that is not `Established`: the mode, the counter, the event.
@@ -99,10 +101,10 @@ fn finish(hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode,
 /// A veth whose pod is not known: the node's setting is its whole rule.
 #[inline(never)]
 fn unknown_pod(ifindex: u32, direction: Direction, length: u32) -> i32 {
-    let Some(sheet) = maps::sheet() else { return DROP };
+    let Some(desk) = maps::desk() else { return DROP };
     let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
     let verdict = Verdict::new(Reason::UnknownPod);
-    finish(&hook, &sheet.packet, verdict, 0, settings::unknown_pod(), length)
+    finish(&hook, &desk.sheet.packet, verdict, 0, settings::unknown_pod(), length)
 }
 
 #[panic_handler]

@@ -6,6 +6,7 @@ use aya_ebpf::{
     helpers::generated::bpf_map_lookup_elem,
     macros::btf_map,
 };
+use core::cell::Cell;
 use flow::Packet;
 use verdict::{
     Sheet,
@@ -50,48 +51,62 @@ pub static EVENTS: RingBuf<(), 4_194_304> = RingBuf::new();
 #[btf_map]
 pub static TEST: Array<[u64; 2], 1> = Array::new();
 
-/// The packet in work on this CPU, and a word to forget by. In a map, not on the stack: the verifier
-/// knows nothing of what lies in maps, so that the many ways to a point meet there again.
-#[btf_map]
-static SHEET: PerCpuArray<[u64; 32], 1> = PerCpuArray::new();
-#[btf_map]
-static FORGOTTEN: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// What one packet is worked out on.
+#[repr(C)]
+pub struct Desk {
+    /// The sheet that `verdict` writes on.
+    pub sheet: Sheet,
+    /// A word to forget by.
+    scratch: Cell<u64>,
+}
 
-/// This CPU's sheet, with an empty packet on it.
+/// This CPU's desk. In a map, not on the stack: the verifier knows nothing of what lies in maps, so
+/// that the many ways to a point meet there again.
+#[btf_map]
+static DESK: PerCpuArray<[u64; 32], 1> = PerCpuArray::new();
+
+/// This CPU's desk, with an empty packet on it.
 #[inline(always)]
-pub fn sheet() -> Option<&'static mut Sheet> {
-    const { assert!(size_of::<Sheet>() <= 256 && align_of::<Sheet>() <= 8) }
+pub fn desk() -> Option<&'static mut Desk> {
+    const { assert!(size_of::<Desk>() <= 256 && align_of::<Desk>() <= 8) }
     const WORDS: usize = size_of::<Packet>() / 8;
-    let words = SHEET.get_ptr_mut(0)?.cast::<u64>();
+    let words = DESK.get_ptr_mut(0)?.cast::<u64>();
     for index in 0..WORDS {
-        // SAFETY: the packet is the first field of the sheet (repr(C)). Volatile: LLVM would call memset,
-        // a loop over bytes that the verifier of 6.1 walks a million instructions for.
+        // SAFETY: the packet is the first field of the sheet, the sheet of the desk (repr(C)). Volatile:
+        // LLVM would call memset, a loop over bytes that the verifier of 6.1 walks a million instructions for.
         unsafe { words.add(index).write_volatile(0) };
     }
-    // SAFETY: the value is large enough and aligned; zeros are a sheet, and nothing but sheets is ever
+    // SAFETY: the value is large enough and aligned; zeros are a desk, and nothing but desks is ever
     // written there. A classifier is not interrupted by another one on its CPU.
-    Some(unsafe { &mut *words.cast::<Sheet>() })
+    Some(unsafe { &mut *words.cast::<Desk>() })
 }
 
 /// The same number, of which the verifier then knows only that it has eight bits.
 #[inline(always)]
-pub fn forget(number: u8) -> u8 {
-    let Some(cell) = FORGOTTEN.get_ptr_mut(0) else { return number };
-    // SAFETY: the first byte of this CPU's own map value.
+pub fn forget(scratch: &Cell<u64>, number: u8) -> u8 {
+    let byte = scratch.as_ptr().cast::<u8>();
+    // SAFETY: the first byte of the cell. Volatile: LLVM would see through it.
     unsafe {
-        cell.cast::<u8>().write_volatile(number);
-        cell.cast::<u8>().read_volatile()
+        byte.write_volatile(number);
+        byte.read_volatile()
     }
 }
 
 /// The same word, of which the verifier then knows nothing.
 #[inline(always)]
-pub fn forget_word(word: u64) -> u64 {
-    let Some(cell) = FORGOTTEN.get_ptr_mut(0) else { return word };
-    // SAFETY: this CPU's own map value.
+pub fn forget_word(scratch: &Cell<u64>, word: u64) -> u64 {
+    // SAFETY: the cell itself. Volatile: LLVM would see through it.
     unsafe {
-        cell.write_volatile(word);
-        cell.read_volatile()
+        scratch.as_ptr().write_volatile(word);
+        scratch.as_ptr().read_volatile()
+    }
+}
+
+impl Desk {
+    /// The packet on it, and the word beside it.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (&mut Sheet, &Cell<u64>) {
+        (&mut self.sheet, &self.scratch)
     }
 }
 

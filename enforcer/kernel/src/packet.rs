@@ -1,12 +1,17 @@
 //! Bytes of an skb: read from the linear part; [`pull`] brings the headers there where they reach beyond it.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
+use core::cell::Cell;
 use flow::{HEADER_LIMIT, PacketBytes};
 
 /// A packet as it lies now: its linear part is looked up at each read. Kept in fields, LLVM would
 /// pass the two pointers to out-of-line functions as u32, and the verifier refuses arithmetic on those.
-#[derive(Clone, Copy)]
-pub struct Skb(pub *mut __sk_buff);
+pub struct Skb<'a> {
+    /// The packet.
+    pub skb: *mut __sk_buff,
+    /// A word in a map, to forget by.
+    pub scratch: &'a Cell<u64>,
+}
 
 /// Pulls as much as headers may take into the linear part.
 #[inline(always)]
@@ -15,14 +20,14 @@ pub fn pull(skb: *mut __sk_buff) -> bool {
     unsafe { bpf_skb_pull_data(skb, u32::min((*skb).len, HEADER_LIMIT as u32)) == 0 }
 }
 
-impl PacketBytes for Skb {
+impl PacketBytes for Skb<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: the context is valid for the program's run.
         let (start, end) = unsafe {
             (
-                (&raw const (*self.0).data).read_volatile() as usize,
-                (&raw const (*self.0).data_end).read_volatile() as usize,
+                (&raw const (*self.skb).data).read_volatile() as usize,
+                (&raw const (*self.skb).data_end).read_volatile() as usize,
             )
         };
         let at = start + offset;
@@ -35,13 +40,13 @@ impl PacketBytes for Skb {
 
     #[inline(always)]
     fn forget(&self, offset: u8) -> u8 {
-        crate::maps::forget(offset)
+        crate::maps::forget(self.scratch, offset)
     }
 
     #[inline(always)]
     fn length(&self) -> u32 {
         // SAFETY: the context is valid for the program's run.
-        unsafe { (*self.0).len }
+        unsafe { (*self.skb).len }
     }
 }
 

@@ -153,7 +153,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn release(&self, endpoint: u32, which: Share) {
-        share(endpoint, Share::HalfOpen, u64::MAX);
+        share(endpoint, which, u64::MAX);
     }
 
     #[inline(always)]

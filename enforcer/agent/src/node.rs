@@ -287,6 +287,10 @@ impl Node {
                 continue;
             }
             self.idle_judged += 1;
+            // A peer that is gone, its address perhaps another pod's by now, lost nothing by the change.
+            if self.peer_is_gone(parts.peer, record[word::LAST_SEEN]) {
+                continue;
+            }
             let port = if state.opened() == flow::Direction::Inbound { parts.local_port } else { parts.peer_port };
             let asked = Asked {
                 endpoint: parts.endpoint,
@@ -319,6 +323,12 @@ impl Node {
         }
     }
 
+    /// Whether an address belongs to another pod now, or to none, than at a moment of the coarse clock.
+    fn peer_is_gone(&self, peer: flow::Address, at: verdict::abi::Nanos) -> bool {
+        let owner = |at| self.observer.view().end(peer.ip(), 0, at).pod_uid;
+        owner(self.teller.unix(at)) != owner(unix_now())
+    }
+
     fn observe(&mut self, event: FlowEvent) {
         if let Err(error) = self.observer.observe(event) {
             self.log_failed(&error);
@@ -349,9 +359,11 @@ impl Node {
         if let Err(error) = self.observer.tick(now) {
             self.log_failed(&error);
         }
-        // Addresses of another namespace come without notice, so while a pod lacks its link, look again.
-        let changed = self.links.any()? == datapath::Changed::Yes;
-        if (changed || !self.bindings.pods_without_link.is_empty())
+        // Addresses of another namespace come without notice: look again while a pod lacks its link, or a
+        // link its peer's link-local address, without which neighbour discovery from it looks forged.
+        let incomplete = !self.bindings.pods_without_link.is_empty()
+            || self.bindings.bound.values().any(|link| link.link_local == flow::Address::default());
+        if (incomplete || self.links.any()? == datapath::Changed::Yes)
             && let Some(cluster) = self.cluster.take()
         {
             let kept = cluster.clone();

@@ -44,7 +44,7 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     // SAFETY: the value is copied at once.
-    let Some(endpoint) = unsafe { maps::LINKS.get(&ifindex) }.copied() else {
+    let Some(endpoint) = unsafe { maps::LINKS.get(ifindex) }.copied() else {
         return unknown_pod(ifindex, direction, length);
     };
     let tables = KernelTables { skb };

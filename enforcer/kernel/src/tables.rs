@@ -84,7 +84,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn node(&self, address: Address) -> Node {
         // SAFETY: the value is copied at once.
-        match unsafe { maps::NODES.get(&address.0) } {
+        match unsafe { maps::NODES.get(address.0) } {
             Some(1) => Node::Own,
             Some(_) => Node::Other,
             None => Node::None,
@@ -164,7 +164,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn remember(&self, key: &FragmentRecordKey, ports: u32) {
-        let _ = maps::FRAGMENTS.insert(key, &ports, 0);
+        let _ = maps::FRAGMENTS.insert(key, ports, 0);
     }
 
     #[inline(always)]
@@ -202,9 +202,8 @@ fn ask_sockets(skb: *mut __sk_buff, endpoint: u32, from_peer: &FlowKey) -> Socke
     if netns as u32 == u32::MAX {
         return Sockets::None;
     }
-    match lookup(skb, netns, from_peer, 0) {
-        Some(TCP_LISTEN) => return Sockets::Server,
-        _ => {}
+    if lookup(skb, netns, from_peer, 0) == Some(TCP_LISTEN) {
+        return Sockets::Server;
     }
     match lookup(skb, netns, from_peer, from_peer.source_port) {
         Some(TCP_LISTEN) => Sockets::Server,

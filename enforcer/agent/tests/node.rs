@@ -287,7 +287,9 @@ fn learn_audit_enforce_and_revoke_on_the_running_kernel() {
     talk(&mut kept).expect("what is allowed goes on");
     talk(&mut standing).expect_err("what is not allowed ends");
     for family in [0, 1] {
-        talk(&mut world.connect("client", SERVER[family], 8080).unwrap()).unwrap();
+        let allowed = world.connect("client", SERVER[family], 8080);
+        let verdicts = agent.status().unwrap().counters.verdicts;
+        talk(&mut allowed.unwrap_or_else(|e| panic!("{e}: {verdicts:?}"))).unwrap();
         let refused = world.connect_within("client", SERVER[family], 9090, Duration::from_secs(1));
         refused.expect_err("the other port is closed");
     }

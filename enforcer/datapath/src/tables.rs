@@ -223,14 +223,16 @@ impl Tables {
         }
         for endpoint in endpoints.values() {
             let Some(link) = links.get(&endpoint.uid) else { continue };
-            let Some(place) = self.places.get_mut(&endpoint.ordinal).filter(|place| place.link.is_none()) else {
-                continue;
-            };
-            place.link = Some((link.ifindex, link.name.clone()));
-            place.record = record(place.word, link, &endpoint.addresses);
-            let record = place.record;
-            self.set_endpoint(endpoint.ordinal, &record)?;
-            self.set_link(link.ifindex, endpoint.ordinal)?;
+            let Some(place) = self.places.get_mut(&endpoint.ordinal) else { continue };
+            // A peer's link-local address may come after the link: only these words ever change.
+            let record = record(place.word, link, &endpoint.addresses);
+            let led_already = place.link.replace((link.ifindex, link.name.clone())).is_some();
+            if std::mem::replace(&mut place.record, record) != record {
+                self.set_endpoint(endpoint.ordinal, &record)?;
+            }
+            if !led_already {
+                self.set_link(link.ifindex, endpoint.ordinal)?;
+            }
         }
         left.into_iter().try_for_each(|ifindex| self.unlink(ifindex))
     }

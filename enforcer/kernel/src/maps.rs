@@ -16,12 +16,15 @@ use verdict::{
     },
 };
 
+/// BPF_F_MMAPABLE (5.5).
+const MMAPABLE: usize = 1024;
 const ENDPOINT_COUNT: usize = abi::MAX_ENDPOINTS as usize;
 
 #[btf_map]
 pub static LINKS: HashMap<u32, u32, ENDPOINT_COUNT> = HashMap::new();
+/// Mapped by the agent, which publishes a word by one store.
 #[btf_map]
-pub static ENDPOINTS: Array<EndpointRecord, ENDPOINT_COUNT> = Array::new();
+pub static ENDPOINTS: Array<EndpointRecord, ENDPOINT_COUNT, MMAPABLE> = Array::new();
 #[btf_map]
 pub static GENERATIONS: Array<GenerationRecord, 65_536> = Array::new();
 #[btf_map]

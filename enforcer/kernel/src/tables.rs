@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
-    Limits, Node, Share, Sockets, Tables,
+    Full, Limits, Node, Share, Sockets, Tables,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
@@ -115,8 +115,8 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), ()> {
-        maps::CONNECTIONS.insert(key, record, 0).map_err(|_| ())
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full> {
+        maps::CONNECTIONS.insert(key, record, 0).map_err(|_| Full)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 extern crate std;
 
 use crate::{
-    Limits, Node, Share, Sockets, Tables,
+    Full, Limits, Node, Share, Sockets, Tables,
     abi::{
         ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, OWN_ADDRESSES,
         PORT_PREFIX, RuleKey, port_key,
@@ -146,10 +146,10 @@ impl Tables for Memory {
         self.connections.borrow().get(key).cloned()
     }
 
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), ()> {
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full> {
         let mut connections = self.connections.borrow_mut();
         if connections.len() >= self.capacity.get() && !connections.contains_key(key) {
-            return Err(());
+            return Err(Full);
         }
         connections.insert(*key, Rc::new(record.map(Cell::new)));
         Ok(())

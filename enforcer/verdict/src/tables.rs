@@ -40,6 +40,10 @@ pub struct Limits {
     pub tombstones: u64,
 }
 
+/// The connection table has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
 /// What `decide` asks and tells. Implementations hold no logic: they look up and store.
 pub trait Tables {
     /// An entry of the connection table, shared with whoever else handles packets.
@@ -62,8 +66,8 @@ pub trait Tables {
 
     /// The entry under a key.
     fn connection(&self, key: &ConnectionKey) -> Option<Self::Entry>;
-    /// Stores an entry, over one that is there. An error: the table is full.
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), ()>;
+    /// Stores an entry, over one that is there.
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full>;
     /// Removes an entry.
     fn remove(&self, key: &ConnectionKey);
     /// An entry is about to go or to be replaced: its counters are reported or counted as lost.

@@ -55,16 +55,27 @@ fn is_broken_pipe(report: &miette::Report) -> bool {
 
 /// What, then why from the outside in, then what to try.
 fn one_line(report: &miette::Report) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for error in report.chain() {
-        let said = error.to_string();
-        // Some libraries repeat their source in their own text.
-        if !parts.iter().any(|part| part.contains(&said)) {
-            parts.push(said);
-        }
+    let said = said(report.as_ref());
+    let whole = match report.help() {
+        Some(help) => format!("{said}; {help}"),
+        None => said,
+    };
+    escape::printable(&whole).into_owned()
+}
+
+/// An error with what is behind it. A library's own hint, after the first semicolon, stays behind the reasons.
+fn said(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let Some(source) = error.source() else { return text };
+    let why = said(source);
+    // Some libraries repeat their source in their own text.
+    if text.contains(&why) {
+        return text;
     }
-    parts.extend(report.help().map(|help| help.to_string()));
-    escape::printable(&parts.join("; ")).into_owned()
+    match text.split_once("; ") {
+        Some((what, hint)) => format!("{what}; {why}; {hint}"),
+        None => format!("{text}; {why}"),
+    }
 }
 
 /// An error with what to try.
@@ -82,6 +93,11 @@ impl Failure {
     /// What went wrong, and what to try.
     pub(crate) fn new(what: impl Into<String>, try_this: impl Into<String>) -> Self {
         Self { what: what.into(), why: None, try_this: Some(try_this.into()) }
+    }
+
+    /// A library's error, which says all of it.
+    pub(crate) fn whole(why: &(dyn std::error::Error + 'static)) -> Self {
+        Self { what: said(why), why: None, try_this: None }
     }
 
     /// What went wrong; the source says why and what to try.

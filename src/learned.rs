@@ -22,7 +22,7 @@ pub(crate) fn read(log: &Path) -> Result<Learned, Failure> {
         Row::Flow(record) => learned.ledger.add(&record.node, &record),
         Row::Gap(gap) => learned.gaps.push(gap),
     })
-    .map_err(|why| Failure::of("the log cannot be learned from", why))?;
+    .map_err(|why| Failure::whole(&why))?;
     for damaged in &summary.damaged {
         warn(&format!("{damaged}; what could not be read of it is not learned"));
     }

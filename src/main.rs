@@ -23,12 +23,15 @@ mod when;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// The verb by which a lab starts its pods; not for people, so that neither help nor completion has it.
+const LAB_POD: &str = "lab-pod";
+
 fn main() -> ExitCode {
-    let command = typed::Command::parse();
-    match command.verb {
-        typed::Verb::LabPod(typed) => lab::pod::main(typed.words.into_iter()),
-        verb => ending::ExitStatus::of(run(verb)).into(),
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|verb| verb == LAB_POD) {
+        return lab::pod::main(words);
     }
+    ending::ExitStatus::of(run(typed::Command::parse().verb)).into()
 }
 
 fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
@@ -41,6 +44,5 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Flows(typed) => flows::run(typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
-        typed::Verb::LabPod(_) => Ok(ending::Ending::Done),
     }
 }

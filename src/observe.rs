@@ -25,7 +25,7 @@ pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
     let node = typed.node.clone().unwrap_or_else(this_machine);
     let now = when::nanos(Timestamp::now());
     let open = Writer::open(&typed.log, CLUSTER, &node, flowlog::Options::default(), now);
-    let writer = open.map_err(|why| Failure::of("the log cannot be written", why))?;
+    let writer = open.map_err(|why| Failure::whole(&why))?;
     let mut observer = Observer::new(writer, view, &node, &format!("{node}-{now}"));
     let observed = match &typed.interface {
         Some(interface) => live(interface, &mut observer),
@@ -52,7 +52,7 @@ fn live(interface: &str, observer: &mut Observer) -> Result<Vec<(String, Summary
     let stop = stop_flag()?;
     eprintln!("watching {interface} until Ctrl-C");
     let summary = observer::observe_interface(interface, MeterOptions::default(), &stop, observer)
-        .map_err(|why| Failure::of("the interface is not watched", why))?;
+        .map_err(|why| Failure::whole(&why))?;
     Ok(vec![(interface.to_owned(), summary)])
 }
 
@@ -66,7 +66,7 @@ fn capture(file: &Path, observer: &mut Observer) -> Result<Summary, Failure> {
     progress.enable_steady_tick(Duration::from_millis(100));
     let summary = observer::observe_file(file, MeterOptions::default(), observer);
     progress.finish_and_clear();
-    let summary = summary.map_err(|why| Failure::of("the capture was not observed to its end", why))?;
+    let summary = summary.map_err(|why| Failure::whole(&why))?;
     summary.ended_early.iter().for_each(|early| warn(&early.to_string()));
     Ok(summary)
 }

@@ -104,6 +104,6 @@ mod tests {
         let mut out = Vec::new();
         table.write(&mut out).expect("memory");
         let shown = String::from_utf8(out).expect("text");
-        assert_eq!(shown, "NAME           PORT\nweb            80\n日本\\u{1b}[2J   <none>\n");
+        assert_eq!(shown, "NAME            PORT\nweb             80\n日本\\u{1b}[2J   <none>\n");
     }
 }

@@ -24,11 +24,13 @@ pub(crate) struct Denial {
 const KEYS: &str = "verdict, reason, client_namespace, client_workload_kind, client_workload, client_ip, \
                     server_namespace, server_workload_kind, server_workload, server_ip, protocol, server_port";
 
-/// The question, of everything since a time.
+/// The question, of everything since a time. A row without packets tells of an idle connection that was judged again,
+/// not of something that was kept from anyone.
 pub(crate) fn query(since: UnixNanos) -> String {
     format!(
         "SELECT {KEYS}, count(*) AS rows FROM flows \
-         WHERE verdict IN ('audit_deny', 'deny', 'revoked') AND end_ns >= {since} GROUP BY {KEYS} ORDER BY {KEYS}"
+         WHERE verdict IN ('audit_deny', 'deny', 'revoked') AND end_ns >= {since} \
+         AND packets_to_server + packets_to_client > 0 GROUP BY {KEYS} ORDER BY {KEYS}"
     )
 }
 

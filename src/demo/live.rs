@@ -45,7 +45,7 @@ pub(crate) fn tell(story: &mut Story, lab: &Lab, watch: Watch<'_>, place: &Place
 /// Once the lab is down.
 pub(crate) fn nothing_left(name: &str) -> Step {
     let left = lab::leftovers(Some(name));
-    let seen = count(left.len(), "namespace, folder or process");
+    let seen = format!("{} left", left.len());
     Step::judged("the lab is down", "no namespace, folder or process of it is left", seen, left)
 }
 
@@ -432,6 +432,6 @@ fn show_policy(story: &mut Story, scenario: &Scenario, generated: &Generated) ->
         }
         (n + 1, bare)
     });
-    let seen = format!("{} with evidence of {}", rules - bare.len(), count(rules, "rule"));
+    let seen = format!("evidence behind {} of {}", rules - bare.len(), count(rules, "rule"));
     say(story.tell(Step::judged("the evidence", "flows stand behind every rule", seen, bare)))
 }

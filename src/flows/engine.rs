@@ -64,8 +64,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Lists the log, names on standard error what of it is damaged, and readies the rest.
     pub(crate) fn open(log: &Path, selection: &Selection) -> Result<Self, Failure> {
-        let Listing { segments, wals, damaged } =
-            flowlog::segments(log).map_err(|why| Failure::of("the log cannot be asked", why))?;
+        let Listing { segments, wals, damaged } = flowlog::segments(log).map_err(|why| Failure::whole(&why))?;
         let mut told = selection.told.clone();
         damaged.iter().for_each(|file| report(file, &mut told));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -228,7 +227,11 @@ fn refused(error: DataFusionError) -> Failure {
         DataFusionError::ResourcesExhausted(_) => "narrow the question: a time, a namespace, fewer columns",
         _ => "narrow the question, or ask for fewer columns",
     };
-    Failure::new(format!("the question was not answered; {}", error.strip_backtrace()), hint)
+    let why = match error.find_root() {
+        DataFusionError::SQL(why, _) => why.to_string(),
+        _ => error.strip_backtrace(),
+    };
+    Failure::new(format!("the question was not answered; {why}"), hint)
 }
 
 /// When a segment's hour began; the beginning of time if its folder does not say.

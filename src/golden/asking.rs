@@ -12,9 +12,19 @@ fn a_row_a_flow_in_the_order_of_time() {
     let world = World::observed();
     let done = world.run("flows --log log");
     assert_eq!((done.status, done.err.as_str()), (0, ""));
-    insta::assert_snapshot!(done.out, @"");
+    insta::assert_snapshot!(done.out, @r#"
+TIME                       CLIENT        SERVER      PROTOCOL   PORT   VERDICT    REASON   PACKETS   BYTES
+2026-01-31T12:00:00.000Z   shop/web      data/db     TCP        6379   observed   <none>   7         289
+2026-01-31T12:00:00.100Z   203.0.113.9   shop/web    TCP        8080   observed   <none>   7         289
+2026-01-31T12:00:00.200Z   shop/web      data/db     TCP        6379   observed   <none>   7         289
+2026-01-31T12:00:00.300Z   shop/web      data/db     TCP        22     observed   <none>   1         40
+2026-01-31T12:00:00.400Z   shop/web      10.1.0.99   TCP        80     observed   <none>   7         289
+"#);
     let wide = world.run("flows --log log -o wide --port 8080");
-    insta::assert_snapshot!(without_flow_ids(&wide.out), @"");
+    insta::assert_snapshot!(without_flow_ids(&wide.out), @r#"
+TIME                       CLIENT        SERVER     PROTOCOL   PORT   VERDICT    REASON   PACKETS   BYTES   CLIENT-IP           SERVER-IP   SERVICE   POLICY   DIRECTION   SEEN-AT   END   RTT-US   NODE
+2026-01-31T12:00:00.100Z   203.0.113.9   shop/web   TCP        8080   observed   <none>   7         289     203.0.113.9:50000   10.1.0.2    <none>    <none>   syn         wire      fin   1000     node-1
+"#);
 }
 
 /// The last column is a hash.
@@ -101,7 +111,10 @@ fn sql_answers_and_blocks_are_told_by_in_cidr() {
                  WHERE in_cidr(client_ip, '10.0.0.0/8') AND server_workload IS NOT NULL GROUP BY 1 ORDER BY 1";
     let done = world.run_words(&["flows", "--log", "log", "--sql", query]);
     assert_eq!(done.status, 0, "{}", done.err);
-    insta::assert_snapshot!(done.out, @"");
+    insta::assert_snapshot!(done.out, @r#"
+SERVER_WORKLOAD   FLOWS   BYTES
+db                3       366
+"#);
     let wrong = "SELECT in_cidr(client_ip, 'ten') FROM flows";
     let done = world.run_words(&["flows", "--log", "log", "--sql", wrong]);
     assert_eq!(done.status, 2);
@@ -247,7 +260,20 @@ fn completion_and_manual_know_every_verb() {
     }
     assert_eq!(world.run("man --out pages").status, 0);
     let pages: Vec<String> = world.files("pages").into_iter().map(|(name, _)| name).collect();
-    insta::assert_snapshot!(pages.join("\n"), @"");
+    insta::assert_snapshot!(pages.join("\n"), @r#"
+podfence-completion.1
+podfence-demo.1
+podfence-flows.1
+podfence-generate.1
+podfence-graph.1
+podfence-lab-down.1
+podfence-lab-run.1
+podfence-lab-up.1
+podfence-lab.1
+podfence-man.1
+podfence-observe.1
+podfence.1
+"#);
     assert!(world.run("man").out.contains(".TH podfence 1"));
 }
 

@@ -1,7 +1,7 @@
 //! A cluster out of network namespaces: `lab up|run|down`, and the story told on it: `demo`.
 
 use clap::{Args, Subcommand};
-use std::{ffi::OsString, path::PathBuf};
+use std::path::PathBuf;
 
 /// Tell the whole story on this machine, and judge it.
 ///
@@ -89,11 +89,4 @@ pub(crate) struct LabDown {
     /// Every lab on this machine
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-/// One pod of a lab; the lab starts it.
-#[derive(Debug, Args)]
-pub(crate) struct LabPod {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) words: Vec<OsString>,
 }

@@ -5,7 +5,7 @@ mod lab;
 mod learning;
 
 pub(crate) use flows::{Flows, FlowsOutput};
-pub(crate) use lab::{Demo, Lab, LabDown, LabPod, LabRun, LabUp, LabVerb};
+pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
 
 use clap::{Args, Parser, Subcommand};
@@ -38,8 +38,6 @@ pub(crate) enum Verb {
     Flows(Box<Flows>),
     Completion(Completion),
     Man(Man),
-    #[command(hide = true)]
-    LabPod(LabPod),
 }
 
 /// Print the completion script of a shell.

@@ -15,6 +15,8 @@ use std::{
 
 /// Bytes of a packet that a live capture keeps: headers beyond this are not looked at anyway.
 const SNAPLEN: i32 = 256;
+/// How long the kernel may keep a packet before it hands it over with others, milliseconds.
+const BLOCK: u16 = 100;
 /// How long a live capture sleeps when nothing comes, which is also how soon it sees the stop flag.
 const PAUSE: Duration = Duration::from_millis(20);
 const SECOND: i64 = 1_000_000_000;
@@ -52,7 +54,7 @@ pub fn observe_interface(
     let live_error = |e: pcap::Error| Error::Live { interface: interface.to_owned(), why: said(&e) };
     let mut capture = Capture::from_device(interface)
         .and_then(|inactive| {
-            inactive.precision(Precision::Nano).snaplen(SNAPLEN).buffer_size(32 << 20).timeout(100).open()
+            inactive.precision(Precision::Nano).snaplen(SNAPLEN).buffer_size(32 << 20).timeout(BLOCK.into()).open()
         })
         .and_then(|active| active.setnonblock())
         .map_err(live_error)?;
@@ -137,6 +139,7 @@ impl<'a> Reading<'a> {
                 Ok(packet) => self.packet(&packet)?,
                 Err(pcap::Error::TimeoutExpired) => thread::sleep(PAUSE),
                 Err(error) => {
+                    self.last_packets(capture)?;
                     self.dropped(capture, ticked)?;
                     let error = Error::Live { interface: interface.to_owned(), why: said(&error) };
                     // What was seen until now is kept.
@@ -154,7 +157,22 @@ impl<'a> Reading<'a> {
                 ticked = at;
             }
         }
+        self.last_packets(capture)?;
         self.dropped(capture, ticked)
+    }
+
+    /// What was seen and not handed over when the capture is to end, or its interface went.
+    fn last_packets(&mut self, capture: &mut Capture<Active>) -> Result<(), Error> {
+        thread::sleep(Duration::from_millis(BLOCK.into()) + PAUSE);
+        // No more than that: a busy interface never falls silent.
+        let until = now();
+        while let Ok(packet) = capture.next_packet() {
+            if time(packet.header) > until {
+                break;
+            }
+            self.packet(&packet)?;
+        }
+        Ok(())
     }
 
     fn packet(&mut self, packet: &pcap::Packet<'_>) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use observer::{MeterOptions, Observer, observe_interface};
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -87,4 +87,44 @@ fn an_interface_that_is_not_there_is_an_error_that_names_it() {
     let error = observe_interface("no-such-if", MeterOptions::default(), &stop, &mut observer).unwrap_err().to_string();
     assert!(error.starts_with("cannot capture on interface no-such-if: "), "{error}");
     assert!(error.ends_with("; `ip link` lists interfaces, and capturing needs root or CAP_NET_RAW"), "{error}");
+}
+
+#[test]
+fn what_was_seen_just_before_an_interface_goes_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().to_owned();
+    let seen = thread::spawn(move || {
+        if !alone() {
+            return;
+        }
+        let ip =
+            |words: &str| assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "{words}");
+        ip("link add going type veth peer name other");
+        ip("address add 10.9.9.1/24 dev going");
+        ip("link set other up");
+        ip("link set going up");
+        ip("neighbor add 10.9.9.2 lladdr 02:00:00:00:00:02 dev going");
+        let mut observer = observer(&log);
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(500));
+                let socket = UdpSocket::bind(("10.9.9.1", 0)).unwrap();
+                for _ in 0..5 {
+                    socket.send_to(b"last words", ("10.9.9.2", 7)).unwrap();
+                }
+                ip("link delete going");
+            });
+            let stop = AtomicBool::new(false);
+            observe_interface("going", MeterOptions::default(), &stop, &mut observer).unwrap_err().to_string()
+        });
+        assert!(error.starts_with("cannot capture on interface going: "), "{error}");
+        observer.close().unwrap();
+        let (records, _, _) = read_records(&log).unwrap();
+        let packets = |port| {
+            let of_port = records.iter().filter(|record| record.server.port == port);
+            of_port.map(|record| record.event.packets_to_server).sum::<u64>()
+        };
+        assert_eq!(packets(7), 5);
+    });
+    seen.join().unwrap();
 }

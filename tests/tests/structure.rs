@@ -136,7 +136,7 @@ fn every_law_names_tests_that_are_there() {
     for row in rows(&text, "## Laws") {
         let Some(law) = row.first().and_then(|cell| cell.parse::<u32>().ok()) else { continue };
         laws.insert(law);
-        let tests: Vec<_> = quoted(&row[2]).filter_map(|name| name.split_once("::")).collect();
+        let tests: Vec<_> = quoted(row[2]).filter_map(|name| name.split_once("::")).collect();
         if tests.is_empty() && !row[2].contains("not yet") {
             wrong.push(format!("law {law} names no test and does not say `not yet`"));
         }
@@ -213,7 +213,7 @@ fn floors() -> BTreeMap<String, usize> {
     let mut floors = BTreeMap::new();
     for row in rows(&text, "## Floors") {
         let Some(floor) = row.first().and_then(|cell| cell.parse().ok()) else { continue };
-        for name in quoted(&row[1]) {
+        for name in quoted(row[1]) {
             assert!(floors.insert(name.to_owned(), floor).is_none(), "{name} stands on two floors in ARCHITECTURE.md");
         }
     }

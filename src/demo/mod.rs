@@ -94,16 +94,39 @@ fn stage(typed: &typed::Demo, scenario: &Scenario) -> std::result::Result<Stage,
     if typed.capture_only {
         return Ok(Stage::Capture("--capture-only was given".to_owned()));
     }
-    let unable = |why: lab::Error| Stage::Capture(why.to_string());
-    if let Err(why) = lab::permitted() {
-        return Ok(unable(why));
+    let unable = |why: lab::Error| Stage::Capture(chain(&why));
+    match lab::permitted() {
+        Err(why) if !is_required() => return Ok(unable(why)),
+        permitted => permitted.map_err(laboratory::failed)?,
     }
     let options = Options { stop: lab::stop_on_signals().map_err(laboratory::failed)?, ..Options::default() };
     match Lab::up(scenario, &options) {
         Ok(lab) => Ok(Stage::Whole(Box::new(lab))),
-        Err(why @ lab::Error::Lacking { .. }) => Ok(unable(why)),
+        Err(why) if !is_required() && lacks_a_right(&why) => Ok(unable(why)),
         Err(why) => Err(laboratory::failed(why)),
     }
+}
+
+/// Whether the caller insists on the kernel's half: then lacking a right is an error, not half a story.
+fn is_required() -> bool {
+    let required = std::env::var("PODFENCE_REQUIRE").unwrap_or_default();
+    required.split(',').any(|what| what == "kernel")
+}
+
+/// Whether the system refused because of who asks. Anything else that fails is no reason to tell only half.
+fn lacks_a_right(why: &(dyn std::error::Error + 'static)) -> bool {
+    let mut error = Some(why);
+    while let Some(why) = error {
+        let refused = why.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let said = why.to_string();
+        if refused == Some(std::io::ErrorKind::PermissionDenied)
+            || ["Operation not permitted", "Permission denied"].iter().any(|words| said.contains(words))
+        {
+            return true;
+        }
+        error = why.source();
+    }
+    false
 }
 
 /// The whole story; the lab is gone after it, whatever happened.
@@ -115,7 +138,7 @@ fn whole(story: &mut Story, lab: Box<Lab>, place: &Place) -> std::result::Result
             live::tell(story, &lab, watch, place)?;
             None
         }
-        Err(agent::Error::Datapath(why)) => Some(chain(&why)),
+        Err(agent::Error::Datapath(why)) if !is_required() && lacks_a_right(&why) => Some(chain(&why)),
         Err(why) => return Err(Failure::of("the node cannot be watched", why)),
     };
     lab.down();

@@ -392,7 +392,8 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
     };
     let own = own_index(tables, hook.endpoint, &local);
     let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, quoted.protocol);
-    if own == NOT_OWN {
+    // Protocol 0: what is quoted was not the receiver's.
+    if own == NOT_OWN || quoted.protocol == 0 {
         return plain(Reason::UnrelatedIcmpError);
     }
     let Some(entry) = tables.connection(&key) else { return plain(Reason::UnrelatedIcmpError) };
@@ -676,7 +677,8 @@ fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell
     tables.remove(key);
 }
 
-/// What matches a tombstone is denied, metered where it passes, and news once a second.
+/// What matches a tombstone is denied, metered where it passes, and news once a second. Only packets the
+/// way of the denied one keep it alive: what the other end does about it must not last for ever.
 #[inline(always)]
 fn standing_denial<T: Tables>(
     tables: &T,
@@ -685,7 +687,11 @@ fn standing_denial<T: Tables>(
     entry: &[Cell<u64>; 9],
     state: State,
 ) -> Verdict {
+    let last_seen = entry[word::LAST_SEEN].get();
     meter(tables, entry, hook, packet);
+    if state.opened() as u8 != hook.direction as u8 {
+        entry[word::LAST_SEEN].set(last_seen);
+    }
     let verdict = of_entry(entry, state, Reason::StandingDenial);
     if is_quiet(entry, hook.now) { verdict.as_news() } else { verdict }
 }

@@ -317,6 +317,20 @@ fn read<const N: usize, P: PacketBytes + ?Sized>(
     packet.read(offset).ok_or(cut)
 }
 
+/// Bytes that also lie before the end that the IP header names.
+#[inline(always)]
+fn read_before<const N: usize, P: PacketBytes + ?Sized>(
+    packet: &P,
+    offset: usize,
+    end: usize,
+    cut: ParseError,
+) -> Result<[u8; N], ParseError> {
+    if offset + N > end {
+        return Err(cut);
+    }
+    read(packet, offset, cut)
+}
+
 /// An offset as [`PacketBytes::forget`] passes it on; all behind the limit are one.
 #[inline(always)]
 fn forgotten<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> usize {
@@ -406,7 +420,7 @@ fn ipv6<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Res
     };
     let mut offset = at + 40;
     if is_extension(h[6]) {
-        offset = extension_headers(packet, offset, out)?.into();
+        offset = extension_headers(packet, offset, at + out.ip_length as usize, out)?.into();
     }
     transport(packet, offset, at + out.ip_length as usize, out)
 }
@@ -434,14 +448,19 @@ const fn is_extension(protocol: u8) -> bool {
 /// `#[cold]`: aya-obj links functions by offset without their section, and a cold function lies in
 /// another one.
 #[inline(never)]
-fn extension_headers<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<u16, ParseError> {
+fn extension_headers<P: PacketBytes + ?Sized>(
+    packet: &P,
+    offset: usize,
+    end: usize,
+    out: &mut Packet,
+) -> Result<u16, ParseError> {
     let mut offset = offset;
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(out.key.protocol) {
             return Ok(offset as u16);
         }
         offset = forgotten(packet, offset);
-        let h: [u8; 8] = read(packet, offset, ParseError::TruncatedIp)?;
+        let h: [u8; 8] = read_before(packet, offset, end, ParseError::TruncatedIp)?;
         let length = usize::from(h[1]);
         match out.key.protocol {
             44 => {
@@ -474,11 +493,10 @@ fn transport<P: PacketBytes + ?Sized>(
         return Ok(());
     }
     let cut = ParseError::TruncatedTransport;
-    let room = forgotten(packet, end.saturating_sub(offset));
     let offset = forgotten(packet, offset);
     match out.key.protocol {
         TCP => {
-            let h: [u8; 20] = if room < 20 { return Err(cut) } else { read(packet, offset, cut)? };
+            let h: [u8; 20] = read_before(packet, offset, end, cut)?;
             if h[12] >> 4 < 5 {
                 return Err(ParseError::BadTransportHeader);
             }
@@ -486,20 +504,15 @@ fn transport<P: PacketBytes + ?Sized>(
             out.tcp_flags = h[13];
         }
         UDP => {
-            let h: [u8; 8] = if room < 8 { return Err(cut) } else { read(packet, offset, cut)? };
+            let h: [u8; 8] = read_before(packet, offset, end, cut)?;
             ports(&[h[0], h[1], h[2], h[3]], out);
         }
         SCTP => {
-            let h: [u8; 16] = if room < 16 { return Err(cut) } else { read(packet, offset, cut)? };
+            let h: [u8; 16] = read_before(packet, offset, end, cut)?;
             ports(&[h[0], h[1], h[2], h[3]], out);
             out.message = h[12];
         }
-        ICMP | ICMPV6 => {
-            if room < 8 {
-                return Err(cut);
-            }
-            return icmp(packet, offset, out);
-        }
+        ICMP | ICMPV6 => return icmp(packet, offset, end, out),
         _ => {}
     }
     Ok(())
@@ -514,9 +527,9 @@ fn ports(h: &[u8; 4], out: &mut Packet) {
 
 /// ICMP (RFC 792) and ICMPv6 (RFC 4443, RFC 4861): what the message is, and what it is about.
 #[inline(never)]
-fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> Result<(), ParseError> {
+fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, end: usize, out: &mut Packet) -> Result<(), ParseError> {
     let cut = ParseError::TruncatedTransport;
-    let h: [u8; 8] = read(packet, offset, cut)?;
+    let h: [u8; 8] = read_before(packet, offset, end, cut)?;
     let body = offset + 8;
     out.message = h[0];
     out.kind = match (out.key.protocol, h[0]) {
@@ -527,29 +540,29 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) ->
             Kind::Echo
         }
         (ICMP, 3 | 4 | 11 | 12) => {
-            let q: [u8; 20] = read(packet, body, cut)?;
+            let q: [u8; 20] = read_before(packet, body, end, cut)?;
             let header_length = usize::from(q[0] & 0x0f) * 4;
             if q[0] >> 4 != 4 || header_length < 20 {
                 return Err(ParseError::BadIpHeader);
             }
             out.quoted.address = Address::v4([q[16], q[17], q[18], q[19]]);
             let source = Address::v4([q[12], q[13], q[14], q[15]]);
-            quoted(packet, body + header_length, q[9], source, out)?;
+            quoted(&read_before(packet, body + header_length, end, cut)?, q[9], source, out);
             Kind::IcmpError
         }
         (ICMPV6, 1..=4) => {
-            let q: [u8; 8] = read(packet, body, cut)?;
+            let q: [u8; 8] = read_before(packet, body, end, cut)?;
             if q[0] >> 4 != 6 {
                 return Err(ParseError::BadIpHeader);
             }
-            out.quoted.address = Address::v6(read(packet, body + 24, cut)?);
-            let source = Address::v6(read(packet, body + 8, cut)?);
+            out.quoted.address = Address::v6(read_before(packet, body + 24, end, cut)?);
+            let source = Address::v6(read_before(packet, body + 8, end, cut)?);
             // A quoted packet with extension headers is about no connection we could name.
-            quoted(packet, body + 40, q[6], source, out)?;
+            quoted(&read_before(packet, body + 40, end, cut)?, q[6], source, out);
             Kind::IcmpError
         }
         (ICMPV6, 135 | 136) => {
-            out.quoted.address = Address::v6(read(packet, body, cut)?);
+            out.quoted.address = Address::v6(read_before(packet, body, end, cut)?);
             if h[0] == 135 { Kind::Solicitation } else { Kind::Advertisement }
         }
         (ICMPV6, 133) => Kind::RouterSolicitation,
@@ -562,16 +575,9 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) ->
 
 /// The ports (or echo identifier) of the packet inside an ICMP error: its first eight bytes suffice.
 #[inline(always)]
-fn quoted<P: PacketBytes + ?Sized>(
-    packet: &P,
-    at: usize,
-    protocol: u8,
-    source: Address,
-    out: &mut Packet,
-) -> Result<(), ParseError> {
-    let h: [u8; 8] = read(packet, at, ParseError::TruncatedTransport)?;
+fn quoted(h: &[u8; 8], protocol: u8, source: Address, out: &mut Packet) {
     if source != out.key.destination {
-        return Ok(());
+        return;
     }
     out.quoted.protocol = protocol;
     match protocol {
@@ -586,5 +592,4 @@ fn quoted<P: PacketBytes + ?Sized>(
         }
         _ => {}
     }
-    Ok(())
 }

@@ -50,6 +50,17 @@ fn a_denied_datagram_asks_again_once_policy_has_changed() {
     ]);
 }
 
+/// What the pod itself sends to a denied peer does not keep the tombstone alive: it would for ever.
+#[test]
+fn an_unsolicited_datagram_silences_its_target_no_longer_than_a_tombstone_lives() {
+    let pod = Pod::enforcing();
+    pod.judges(&[(NoRule, udp(RESOLVER, POD)), (StandingDenial, udp(POD, RESOLVER))]);
+    pod.wait(40);
+    pod.judges(&[(StandingDenial, udp(POD, RESOLVER))]);
+    pod.wait(30);
+    pod.judges(&[(AllowedByRule, udp(POD, RESOLVER)), (Established, udp(RESOLVER, POD))]);
+}
+
 #[test]
 fn a_denial_is_told_once_a_second() {
     let pod = Pod::enforcing();

@@ -3,6 +3,7 @@
 //! Always holds: what a story makes goes with it, and stories of one process are told one after another
 //! ([`alone`]), so that what the kernel holds for this process is the story's.
 
+use crate::privilege;
 use agent::{Agent, NotCovered, Stopped, Update};
 use flowlog::Writer;
 use lab::{CallOutcome, ExpectedEdge, Lab, Party, RunReport, Scenario, Scheme};
@@ -40,17 +41,32 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A lab of this scenario, called so that no other process has one of that name. Calls have the time that a busy
-/// machine needs.
-pub fn lab_of(scenario: &Scenario) -> Lab {
+/// machine needs. `None`, said aloud, where something that a lab needs is not there.
+///
+/// # Panics
+/// Where `PODFENCE_REQUIRE` names `kernel` and there is none, and where the lab does not come up.
+pub fn lab_of(test: &str, scenario: &Scenario) -> Option<Lab> {
     static LABS: AtomicU32 = AtomicU32::new(0);
-    let number = LABS.fetch_add(1, Ordering::Relaxed);
-    let options = lab::Options {
-        name: Some(format!("story-{}-{number}", std::process::id())),
-        pod_command: vec![lab::pod_program().expect("the program that is a pod").into()],
-        call_within: Duration::from_secs(3),
-        ..lab::Options::default()
-    };
-    Lab::up(scenario, &options).expect("the lab comes up")
+    if !privilege::kernel(test) {
+        return None;
+    }
+    let up = lab::pod_program().and_then(|program| {
+        let options = lab::Options {
+            name: Some(format!("story-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed))),
+            pod_command: vec![program.into()],
+            call_within: Duration::from_secs(3),
+            ..lab::Options::default()
+        };
+        Lab::up(scenario, &options)
+    });
+    match up {
+        Ok(lab) => Some(lab),
+        Err(why @ lab::Error::Lacking { .. }) if !privilege::required() => {
+            println!("skipped: {test}: {why}");
+            None
+        }
+        Err(why) => panic!("{test}: the lab does not come up: {why}"),
+    }
 }
 
 /// What the operator has applied.

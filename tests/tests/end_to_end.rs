@@ -37,12 +37,10 @@ impl Pace {
 
 #[test]
 fn a_shop_is_learned_audited_and_enforced_and_nothing_is_left() {
-    if !privilege::kernel("a_shop_is_learned_audited_and_enforced_and_nothing_is_left") {
-        return;
-    }
     let (_alone, mut pace) = (alone(), Pace(Instant::now()));
     let scenario = scenario("shop");
-    let lab = lab_of(&scenario);
+    let test = "a_shop_is_learned_audited_and_enforced_and_nothing_is_left";
+    let Some(lab) = lab_of(test, &scenario) else { return };
     let watch = Watch::start(&lab, datapath::Options::default());
     let held = InKernel::held();
     assert!(held.programs.len() >= 2, "two programs are loaded: {held:?}");
@@ -109,13 +107,14 @@ fn a_shop_is_learned_audited_and_enforced_and_nothing_is_left() {
 
 #[test]
 fn what_a_staged_policy_would_deny_passes_is_logged_and_not_learned() {
-    if !privilege::kernel("what_a_staged_policy_would_deny_passes_is_logged_and_not_learned") {
+    let _alone = alone();
+    let test = "what_a_staged_policy_would_deny_passes_is_logged_and_not_learned";
+    if !privilege::kernel(test) {
         return;
     }
-    let _alone = alone();
     let bpffs = Bpffs::mount();
     let scenario = scenario("tiny");
-    let lab = lab_of(&scenario);
+    let Some(lab) = lab_of(test, &scenario) else { return };
     let attack = &scenario.attacks[0];
     let learned = |ledger: &Ledger| -> BTreeSet<ExpectedEdge> {
         ledger.learned().keys().map(|edge| named(&scenario, edge)).collect()

@@ -26,28 +26,25 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tests::{
-    privilege,
-    story::{Watch, alone, lab_of, now, scenario, unanswered},
-};
+use tests::story::{Watch, alone, lab_of, now, scenario, unanswered};
 
 #[test]
-fn kernel_and_capture_see_the_same_graph_of_a_round() {
-    if privilege::kernel("kernel_and_capture_see_the_same_graph_of_a_round") {
-        same_graph(&scenario("tiny"), Duration::from_secs(2));
-    }
+fn kernel_and_capture_see_the_same_graph() {
+    same_graph("kernel_and_capture_see_the_same_graph", &scenario("tiny"), Duration::from_secs(2));
 }
 
 #[test]
 fn kernel_and_capture_see_the_same_graph_while_pods_come_and_go() {
-    if privilege::kernel("kernel_and_capture_see_the_same_graph_while_pods_come_and_go") {
-        same_graph(&scenario("shop"), Duration::from_secs(8));
-    }
+    same_graph(
+        "kernel_and_capture_see_the_same_graph_while_pods_come_and_go",
+        &scenario("shop"),
+        Duration::from_secs(8),
+    );
 }
 
-fn same_graph(scenario: &Scenario, time: Duration) {
+fn same_graph(test: &str, scenario: &Scenario, time: Duration) {
     let _alone = alone();
-    let lab = lab_of(scenario);
+    let Some(lab) = lab_of(test, scenario) else { return };
     let captures = Captures::start(&lab);
     let watch = Watch::start(&lab, datapath::Options::default());
     let report = watch.run_and(time, &|_| captures.follow());

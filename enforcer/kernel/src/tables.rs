@@ -8,10 +8,14 @@ use aya_ebpf::{
 use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
-    Full, Limits, Node, Share, Sockets, Tables,
+    Limits, Node, Removed, Share, Sockets, Stored, Tables,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
+/// BPF_NOEXIST: a new entry only.
+const NO_EXIST: u64 = 1;
+/// What the kernel answers where one is.
+const EEXIST: i32 = -17;
 /// TCP_LISTEN of the kernel's `enum` in net/tcp_states.h.
 const TCP_LISTEN: u32 = 10;
 
@@ -115,13 +119,20 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full> {
-        maps::CONNECTIONS.insert(key, record, 0).map_err(|_| Full)
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Stored {
+        match maps::CONNECTIONS.insert(key, record, NO_EXIST) {
+            Ok(()) => Stored::New,
+            Err(EEXIST) => Stored::Already,
+            Err(_) => Stored::Full,
+        }
     }
 
     #[inline(always)]
-    fn remove(&self, key: &ConnectionKey) {
-        let _ = maps::CONNECTIONS.remove(key);
+    fn remove(&self, key: &ConnectionKey) -> Removed {
+        match maps::CONNECTIONS.remove(key) {
+            Ok(()) => Removed::Now,
+            Err(_) => Removed::Before,
+        }
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use crate::{
     abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, Nanos, connection_key, epoch_of, word},
     connection::lifetime,
     policy::{Asked, judge},
-    tables::{Node, Sockets},
+    tables::{Node, Removed, Sockets, Stored},
 };
 use core::cell::Cell;
 use flow::{Address, Direction, Fragment, Kind, Packet, ParseError, SCTP, TCP, tcp};
@@ -657,10 +657,11 @@ fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
         (1 - inbound) * bytes,
         signs,
     ];
-    if tables.insert(&sheet.key, &record).is_err() {
-        return without_entry(tombstone, verdict, Reason::TableFull);
+    match tables.insert(&sheet.key, &record) {
+        Stored::New => tables.take(hook.endpoint, share),
+        Stored::Already => {}
+        Stored::Full => return without_entry(tombstone, verdict, Reason::TableFull),
     }
-    tables.take(hook.endpoint, share);
     verdict.as_news().0
 }
 
@@ -672,9 +673,10 @@ fn without_entry(tombstone: bool, verdict: Verdict, full: Reason) -> u64 {
 /// An entry goes: its counters are reported, its share has room again.
 #[inline(always)]
 fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
-    tables.ended(key, entry);
-    tables.release(hook.endpoint, State(entry[word::STATE].get()).share());
-    tables.remove(key);
+    if matches!(tables.remove(key), Removed::Now) {
+        tables.ended(key, entry);
+        tables.release(hook.endpoint, State(entry[word::STATE].get()).share());
+    }
 }
 
 /// What matches a tombstone is denied, metered where it passes, and news once a second. Only packets the

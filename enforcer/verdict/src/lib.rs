@@ -21,4 +21,4 @@ pub use decide::{Hook, News, Sheet, Verdict, decide, refuse};
 pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
-pub use tables::{Full, Limits, Node, Sockets, Tables};
+pub use tables::{Limits, Node, Removed, Sockets, Stored, Tables};

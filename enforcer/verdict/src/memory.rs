@@ -4,7 +4,7 @@
 extern crate std;
 
 use crate::{
-    Full, Limits, Node, Share, Sockets, Tables,
+    Limits, Node, Removed, Share, Sockets, Stored, Tables,
     abi::{
         ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, OWN_ADDRESSES,
         PORT_PREFIX, RuleKey, port_key,
@@ -146,17 +146,23 @@ impl Tables for Memory {
         self.connections.borrow().get(key).cloned()
     }
 
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full> {
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Stored {
         let mut connections = self.connections.borrow_mut();
-        if connections.len() >= self.capacity.get() && !connections.contains_key(key) {
-            return Err(Full);
+        if connections.contains_key(key) {
+            return Stored::Already;
+        }
+        if connections.len() >= self.capacity.get() {
+            return Stored::Full;
         }
         connections.insert(*key, Rc::new(record.map(Cell::new)));
-        Ok(())
+        Stored::New
     }
 
-    fn remove(&self, key: &ConnectionKey) {
-        self.connections.borrow_mut().remove(key);
+    fn remove(&self, key: &ConnectionKey) -> Removed {
+        match self.connections.borrow_mut().remove(key) {
+            Some(_) => Removed::Now,
+            None => Removed::Before,
+        }
     }
 
     fn ended(&self, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {

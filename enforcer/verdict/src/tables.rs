@@ -40,9 +40,25 @@ pub struct Limits {
     pub tombstones: u64,
 }
 
-/// The connection table has no room.
+/// What became of a new entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
+pub enum Stored {
+    /// It is there.
+    New,
+    /// Another packet of the connection, on another CPU, was first: its entry stays.
+    Already,
+    /// The table has no room.
+    Full,
+}
+
+/// What became of an entry that was to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removed {
+    /// It is gone, by this call.
+    Now,
+    /// Another CPU or the agent was first.
+    Before,
+}
 
 /// What `decide` asks and tells. Implementations hold no logic: they look up and store.
 pub trait Tables {
@@ -66,11 +82,11 @@ pub trait Tables {
 
     /// The entry under a key.
     fn connection(&self, key: &ConnectionKey) -> Option<Self::Entry>;
-    /// Stores an entry, over one that is there.
-    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Result<(), Full>;
+    /// Stores a new entry, where none is.
+    fn insert(&self, key: &ConnectionKey, record: &ConnectionRecord) -> Stored;
     /// Removes an entry.
-    fn remove(&self, key: &ConnectionKey);
-    /// An entry is about to go or to be replaced: its counters are reported or counted as lost.
+    fn remove(&self, key: &ConnectionKey) -> Removed;
+    /// An entry went: its counters are reported or counted as lost.
     fn ended(&self, key: &ConnectionKey, entry: &[Cell<u64>; 9]);
     /// Adds to a counter of an entry.
     fn add(&self, counter: &Cell<u64>, n: u64);

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use miette::Result;
 use model::view::AddressView;
 use observer::{MeterOptions, Observer, Summary};
-use std::{collections::BTreeMap, io::Write as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 /// The cluster's name in the log's folders.
 const CLUSTER: &str = "default";
@@ -61,11 +61,9 @@ fn captures(files: &[std::path::PathBuf], observer: &mut Observer) -> Result<Vec
 }
 
 fn capture(file: &Path, observer: &mut Observer) -> Result<Summary, Failure> {
-    let progress = indicatif::ProgressBar::with_draw_target(None, output::progress());
-    progress.set_message(format!("reading {}", crate::escape::printable(&file.display().to_string())));
-    progress.enable_steady_tick(Duration::from_millis(100));
+    let busy = output::busy(format!("reads {}", file.display()));
     let summary = observer::observe_file(file, MeterOptions::default(), observer);
-    progress.finish_and_clear();
+    drop(busy);
     let summary = summary.map_err(|why| Failure::whole(&why))?;
     summary.ended_early.iter().for_each(|early| warn(&early.to_string()));
     Ok(summary)

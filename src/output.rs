@@ -1,7 +1,10 @@
 //! Standard output: answers and nothing else, in tables like kubectl's.
 
 use crate::{ending::Failure, escape};
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, StdoutLock, Write},
+    time::Duration,
+};
 
 /// Standard output, buffered: flush before the verb ends.
 pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
@@ -14,10 +17,28 @@ pub(crate) fn failed(why: io::Error) -> Failure {
 }
 
 /// Whether a person watches standard error, so that progress may be shown there.
-pub(crate) fn progress() -> indicatif::ProgressDrawTarget {
+fn progress() -> indicatif::ProgressDrawTarget {
     match io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") {
         true => indicatif::ProgressDrawTarget::stderr(),
         false => indicatif::ProgressDrawTarget::hidden(),
+    }
+}
+
+/// Says on a terminal that something takes its time, until the value goes.
+#[must_use]
+pub(crate) fn busy(with: impl AsRef<str>) -> Busy {
+    let bar = indicatif::ProgressBar::with_draw_target(None, progress());
+    bar.set_message(escape::printable(with.as_ref()).into_owned());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Busy(bar)
+}
+
+/// What [`busy`] shows.
+pub(crate) struct Busy(indicatif::ProgressBar);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// The scenario that comes along.
 pub(crate) const SHOP: &str = "shop";
+/// Where the scenario that comes along lies.
+const NO_FOLDER: &str = "";
 const SHOP_CLUSTER: &str = include_str!("../policies/examples/shop/cluster.yaml");
 const SHOP_TRAFFIC: &str = include_str!("../policies/examples/shop/traffic.yaml");
 
@@ -19,7 +21,7 @@ pub(crate) fn find(folder: Option<&Path>) -> Result<Scenario, Failure> {
         Some(folder) => Scenario::load(folder),
         None => Scenario::parse(
             SHOP,
-            Path::new(SHOP),
+            Path::new(NO_FOLDER),
             ("shop/cluster.yaml", SHOP_CLUSTER),
             ("shop/traffic.yaml", SHOP_TRAFFIC),
         ),
@@ -38,12 +40,12 @@ pub(crate) struct Recording {
 
 /// The recording that lies in a scenario's folder, or comes along with the shop.
 pub(crate) fn recording(scenario: &Scenario) -> Result<Recording, Failure> {
+    if scenario.folder == Path::new(NO_FOLDER) {
+        return Ok(Recording { capture: SHOP_CAPTURE.to_vec(), objects: SHOP_OBJECTS.to_owned() });
+    }
     let (capture, objects) = (scenario.folder.join("capture.pcap"), scenario.folder.join("capture.yaml"));
     match (std::fs::read(&capture), std::fs::read_to_string(&objects)) {
         (Ok(capture), Ok(objects)) => Ok(Recording { capture, objects }),
-        (Err(_), _) if scenario.folder == Path::new(SHOP) => {
-            Ok(Recording { capture: SHOP_CAPTURE.to_vec(), objects: SHOP_OBJECTS.to_owned() })
-        }
         (Err(why), _) => Err(no_recording(&capture, why)),
         (_, Err(why)) => Err(no_recording(&objects, why)),
     }

@@ -287,6 +287,7 @@ impl Scene<'_> {
     }
 
     fn run(&self, time: Duration) -> Result<RunReport, Failure> {
+        let _busy = output::busy(format!("traffic runs for {} s", time.as_secs()));
         let mut lagging = None;
         let report = self.lab.run(time, &mut |cluster| {
             let followed = self.watch.follow(cluster);
@@ -297,6 +298,7 @@ impl Scene<'_> {
     }
 
     fn round(&self) -> Result<Vec<CallOutcome>, Failure> {
+        let _busy = output::busy("makes each call once");
         let mut lagging = None;
         let outcomes = self.lab.round(&mut |cluster| {
             let followed = self.watch.follow(cluster);

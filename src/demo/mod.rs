@@ -99,7 +99,10 @@ fn stage(typed: &typed::Demo, scenario: &Scenario) -> std::result::Result<Stage,
         Err(why) if !is_required() => return Ok(unable(why)),
         permitted => permitted.map_err(laboratory::failed)?,
     }
-    let options = Options { stop: lab::stop_on_signals().map_err(laboratory::failed)?, ..Options::default() };
+    let stop = lab::stop_on_signals().map_err(laboratory::failed)?;
+    // One name for every story: what a killed one left is removed by the next.
+    let options = Options { name: Some("demo".to_owned()), stop, ..Options::default() };
+    let _busy = output::busy("brings up the lab");
     match Lab::up(scenario, &options) {
         Ok(lab) => Ok(Stage::Whole(Box::new(lab))),
         Err(why) if !is_required() && lacks_a_right(&why) => Ok(unable(why)),

@@ -3,4 +3,5 @@
 mod asking;
 mod errors;
 mod learning;
+mod story;
 mod world;

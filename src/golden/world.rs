@@ -70,7 +70,7 @@ pub(crate) const DB: [u8; 4] = [10, 1, 0, 3];
 const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
 
 /// Seconds since the epoch of the capture's first packet: 2026-01-31T12:00:00Z.
-pub(crate) const START: u32 = 1_769_860_800;
+const START: u32 = 1_769_860_800;
 
 /// A folder with cluster.yaml and shop.pcap; gone with the value.
 pub(crate) struct World {

@@ -10,15 +10,21 @@ pub mod abi;
 mod connection;
 mod decide;
 mod effect;
+mod entry;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod policy;
 mod reason;
+mod sheet;
+mod special;
 mod tables;
+mod word;
 
 pub use connection::{Admission, Evidence, Phase, Share, Staged, State, lifetime};
-pub use decide::{Hook, News, Sheet, Verdict, decide, refuse};
+pub use decide::decide;
 pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
+pub use sheet::{Hook, Sheet};
 pub use tables::{Limits, Node, Removed, Sockets, Stored, Tables};
+pub use word::{News, Verdict, refuse};

@@ -3,7 +3,7 @@
 use crate::{
     Reason, Staged, Tables, Verdict,
     abi::{self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RulePort, rule_key},
-    decide::RULE,
+    word::RULE,
 };
 use flow::{Address, Direction, SCTP, TCP, UDP};
 

@@ -192,12 +192,12 @@ impl World {
     }
 
     fn slot_number(index: u32) -> u32 {
-        abi::slot_number(index, index % 8 != 0, index % 8 != 1, index % 3 == 0)
+        abi::slot_number(index, !index.is_multiple_of(8), index % 8 != 1, index.is_multiple_of(3))
     }
 
     fn slot(&mut self, index: u32) -> Result<(), datapath::Error> {
         let slot = Self::slot_number(index);
-        let ranges = index % 3 == 0;
+        let ranges = index.is_multiple_of(3);
         if ranges {
             // 8080-8087 are class 1, 1 is class 2, 32768-65535 class 3; the rest has none.
             for protocol in [TCP, UDP, SCTP] {

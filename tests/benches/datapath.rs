@@ -46,7 +46,7 @@ fn main() {
 }
 
 fn row(identities: u32) {
-    let mut rig = rig(identities);
+    let rig = rig(identities);
     let cases = cases();
     for case in &cases {
         for (direction, frame) in &case.before {

@@ -140,6 +140,8 @@ pub struct Workload {
     pub host_network: bool,
     /// `spec.replicas`, 1 when absent.
     pub replicas: u32,
+    /// A Job whose status says that it ran to its end, well or not.
+    pub finished: bool,
     /// The controller's own controller.
     pub owner: Option<Owner>,
     /// Where it was read.

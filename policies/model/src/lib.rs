@@ -11,5 +11,6 @@ pub mod policy;
 pub mod ports;
 pub mod record;
 pub mod reference;
+mod stand_ins;
 pub mod view;
 pub mod yaml;

@@ -100,7 +100,7 @@ impl Cluster {
     }
 }
 
-fn key_of(namespace: &str, owner: &Owner) -> WorkloadKey {
+pub(crate) fn key_of(namespace: &str, owner: &Owner) -> WorkloadKey {
     WorkloadKey { namespace: namespace.to_owned(), kind: owner.kind.clone(), name: owner.name.clone() }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     },
     labels::{Labels, METADATA_NAME},
     policy::Protocol,
+    stand_ins::STAND_IN,
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -67,7 +68,11 @@ pub(super) fn pod(object: &Object<'_>) -> Result<Pod, ReadError> {
     let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
     let phase = status.at("phase")?.text()?.unwrap_or_default();
     let completed = matches!(phase, "Succeeded" | "Failed");
-    let uid = metadata.at("uid")?.text()?.unwrap_or(&object.name).to_owned();
+    let uid = metadata.at("uid")?;
+    if uid.text()?.is_some_and(|text| text.starts_with(STAND_IN)) {
+        return Err(uid.wrong("the API server gives no such UID; leave it out"));
+    }
+    let uid = uid.text()?.unwrap_or(&object.name).to_owned();
     let labels = if metadata.at("ownerReferences")?.is_there() {
         metadata.at("labels")?.labels()?
     } else {

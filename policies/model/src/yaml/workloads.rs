@@ -2,7 +2,7 @@
 
 use super::{
     ReadError,
-    field::Object,
+    field::{Field, Object},
     network_policy::selector,
     objects::{container_ports, labels_with_mode, owner},
     twice,
@@ -45,6 +45,7 @@ pub(super) fn read(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
         template_ports: container_ports(&pod_spec)?,
         host_network: pod_spec.at("hostNetwork")?.flag()?,
         replicas,
+        finished: object.kind == "Job" && finished(&root.at("status")?)?,
         owner: owner(&metadata)?,
         source: Some(object.source()),
     };
@@ -54,4 +55,15 @@ pub(super) fn read(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
         Some(first) => Err(twice(object, first.source.as_ref())),
         None => Ok(()),
     }
+}
+
+/// Whether a Job's status says that it will not run again.
+fn finished(status: &Field<'_>) -> Result<bool, ReadError> {
+    for condition in status.at("conditions")?.items()? {
+        let ends = matches!(condition.at("type")?.text()?, Some("Complete" | "Failed"));
+        if ends && condition.at("status")?.text()? == Some("True") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

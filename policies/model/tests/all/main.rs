@@ -8,6 +8,7 @@ mod ownership;
 mod random;
 mod reference;
 mod semantics;
+mod stand_ins;
 mod view;
 
 use model::{cluster::Cluster, yaml::read_into};

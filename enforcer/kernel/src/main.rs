@@ -14,7 +14,7 @@ use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use core::cell::Cell;
 use flow::{Direction, Packet, ParseError};
 use tables::KernelTables;
-use verdict::{Effect, Hook, Mode, Reason, Tables, Verdict, abi};
+use verdict::{Effect, Hook, Mode, Reason, Sheet, Tables, Verdict, abi};
 
 /// TC_ACT_UNSPEC: whatever else is attached still runs.
 const PASS: i32 = -1;
@@ -45,7 +45,7 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     // SAFETY: the value is copied at once.
     let Some(endpoint) = unsafe { maps::LINKS.get(ifindex) }.copied() else {
-        return unknown_pod(ifindex, direction, length);
+        return unknown_pod(skb, direction);
     };
     let tables = KernelTables { skb };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
@@ -53,13 +53,16 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let (sheet, scratch) = desk.parts();
     let verdict = match read(skb, scratch, &mut sheet.packet) {
         Ok(()) => verdict::decide(&tables, &hook, sheet),
-        Err(error) => verdict::refuse(error),
+        Err(error) => {
+            sheet.word = tables.word(endpoint);
+            verdict::refuse(error)
+        }
     };
     if matches!(verdict.reason(), Reason::Established) {
         report::count(abi::counter_index(Reason::Established, direction, false), length);
         return PASS;
     }
-    conclude(&tables, &hook, &sheet.packet, Verdict::from_word(maps::forget_word(scratch, verdict.word())))
+    conclude(&tables, &hook, sheet, Verdict::from_word(maps::forget_word(scratch, verdict.word())))
 }
 
 /// Parses the linear part; where headers reach beyond it, pulls once and parses again.
@@ -81,30 +84,34 @@ fn read_again(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> 
 
 /// What is done about a verdict that is not `Established`: the mode, the counter, the event.
 #[inline(never)]
-fn conclude(tables: &KernelTables, hook: &Hook, packet: &Packet, verdict: Verdict) -> i32 {
-    let word = tables.word(hook.endpoint);
-    let mode = verdict::mode(tables, word);
+fn conclude(tables: &KernelTables, hook: &Hook, sheet: &Sheet, verdict: Verdict) -> i32 {
+    // Not read anew: a publish since then belongs to the next packet.
+    let mode = verdict::mode(tables, sheet.word);
     // SAFETY: the context is valid for the program's run.
     let length = unsafe { (*tables.skb).len };
-    finish(hook, packet, verdict, word, mode, length)
+    finish(hook, sheet, verdict, mode, length)
 }
 
 #[inline(always)]
-fn finish(hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode, length: u32) -> i32 {
+fn finish(hook: &Hook, sheet: &Sheet, verdict: Verdict, mode: Mode, length: u32) -> i32 {
     let dropped = matches!(verdict::effect(mode, verdict.reason()), Effect::DropAndLog);
     let index = abi::counter_index(verdict.reason(), hook.direction, dropped);
     report::count(index, length);
-    report::verdict(index, hook, packet, verdict, word, mode);
+    report::verdict(index, hook, sheet, verdict, mode);
     if dropped { DROP } else { PASS }
 }
 
-/// A veth whose pod is not known: the node's setting is its whole rule.
+/// A veth whose pod is not known: the node's setting is its whole rule. The packet is parsed for the event alone.
 #[inline(never)]
-fn unknown_pod(ifindex: u32, direction: Direction, length: u32) -> i32 {
+fn unknown_pod(skb: *mut __sk_buff, direction: Direction) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     let Some(desk) = maps::desk() else { return DROP };
-    let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
-    let verdict = Verdict::new(Reason::UnknownPod);
-    finish(&hook, &desk.sheet.packet, verdict, 0, settings::unknown_pod(), length)
+    let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex, now: tables::now() };
+    let (sheet, scratch) = desk.parts();
+    let _ = read(skb, scratch, &mut sheet.packet);
+    sheet.word = 0;
+    finish(&hook, sheet, verdict::unknown_pod(), settings::unknown_pod(), length)
 }
 
 #[panic_handler]

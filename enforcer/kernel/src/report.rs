@@ -2,9 +2,9 @@
 
 use crate::{maps, settings, tables::now};
 use core::cell::Cell;
-use flow::{Address, Direction, FlowKey, Packet};
+use flow::{Address, Direction, FlowKey};
 use verdict::{
-    Hook, Mode, News, Reason, Staged, State, Verdict,
+    Hook, Mode, News, Reason, Sheet, Staged, State, Verdict,
     abi::{self, ConnectionKey, Event, EventKind, EventRecord, connection_parts},
 };
 
@@ -55,7 +55,8 @@ fn token() -> bool {
 /// Makes the event of a verdict, or counts why there is none: of every reason that reports,
 /// events + suppressed + lost = packets.
 #[inline(always)]
-pub fn verdict(index: u32, hook: &Hook, packet: &Packet, verdict: Verdict, word: u64, mode: Mode) {
+pub fn verdict(index: u32, hook: &Hook, sheet: &Sheet, verdict: Verdict, mode: Mode) {
+    let packet = &sheet.packet;
     if !verdict.reason().reports() {
         return;
     }
@@ -72,7 +73,7 @@ pub fn verdict(index: u32, hook: &Hook, packet: &Packet, verdict: Verdict, word:
         key: packet.key,
         endpoint: hook.endpoint,
         ifindex: hook.ifindex,
-        word,
+        word: sheet.word,
         rule: verdict.rule(),
         staged_rule: verdict.staged_rule(),
         time: hook.now,

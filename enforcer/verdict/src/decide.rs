@@ -17,12 +17,14 @@ use crate::{
 use flow::{Address, Direction, Fragment, Kind, Packet, TCP, tcp};
 
 /// Judges the packet on the sheet. Everything it learns on the way (entries, shares, fragments) is in
-/// `tables`; the ports of a later fragment are filled in.
+/// `tables`; the ports of a later fragment are filled in. Unless the verdict is `Established`, the sheet
+/// keeps the endpoint's word that it was reached under: the mode must be that word's.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict {
     // Nearly all packets are whole and of a flow.
     if sheet.packet.kind as u8 > Kind::Echo as u8 || !matches!(sheet.packet.fragment, Fragment::Whole) {
-        let special = special(tables, hook, &mut sheet.packet);
+        sheet.word = tables.word(hook.endpoint);
+        let special = special(tables, hook, &mut sheet.packet, sheet.word);
         if special != NOT_YET {
             return Verdict(special);
         }
@@ -78,6 +80,7 @@ pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict 
 fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     let peer = Address([sheet.key[0], sheet.key[1]]);
     let outbound = matches!(hook.direction, Direction::Outbound);
+    sheet.word = tables.word(hook.endpoint);
     sheet.state = 0;
     sheet.evidence = Evidence::None as u64;
     sheet.situation = situation::GROUP;
@@ -124,7 +127,7 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         return NOT_YET;
     }
     sheet.state = state.0;
-    let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
+    let current = epoch_of(sheet.word) == state.epoch();
     let tombstone = matches!(state.phase(), Phase::Tombstone);
     if opens {
         sheet.situation = if tombstone { situation::BURIED } else { situation::REOPENED };

@@ -27,4 +27,4 @@ pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
 pub use sheet::{Hook, Sheet};
 pub use tables::{Limits, Node, Removed, Sockets, Stored, Tables};
-pub use word::{News, Verdict, refuse};
+pub use word::{News, Verdict, refuse, unknown_pod};

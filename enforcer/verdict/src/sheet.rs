@@ -31,8 +31,9 @@ pub struct Sheet {
     pub packet: Packet,
     pub(crate) key: ConnectionKey,
     pub(crate) asked: Asked,
-    /// The endpoint's word that policy answered under.
-    pub(crate) word: u64,
+    /// The endpoint's word that the packet is judged under; [`decide`](crate::decide()) leaves it, but where the
+    /// verdict is `Established`.
+    pub word: u64,
     /// The state of the entry that was found, or zero.
     pub(crate) state: u64,
     /// What policy said, and then what it means for this packet: a [`Verdict`].

@@ -48,9 +48,9 @@ pub(crate) const fn own_of(key: &ConnectionKey) -> u32 {
 
 /// What is no whole packet of a flow: fragments find their ports, everything else its verdict.
 #[inline(never)]
-pub(crate) fn special<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
+pub(crate) fn special<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet, word: u64) -> u64 {
     match packet.kind {
-        Kind::IcmpError => icmp_error(tables, hook, packet).0,
+        Kind::IcmpError => icmp_error(tables, hook, packet, word).0,
         Kind::Transport | Kind::Echo | Kind::Portless | Kind::LaterFragment => {
             if matches!(packet.fragment, Fragment::Whole) { NOT_YET } else { fragment(tables, hook, packet) }
         }
@@ -70,15 +70,11 @@ fn local_of(hook: &Hook, packet: &Packet) -> Address {
 /// First fragments leave their ports behind; later ones find them, or are denied.
 #[inline(always)]
 fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
-    let k = &mut packet.key;
     // What is forged leaves nothing behind, and is judged as forged.
-    let local = match hook.direction {
-        Direction::Inbound => k.destination,
-        Direction::Outbound => k.source,
-    };
-    if own_index(tables, hook.endpoint, &local) == NOT_OWN {
+    if own_index(tables, hook.endpoint, &local_of(hook, packet)) == NOT_OWN {
         return NOT_YET;
     }
+    let k = &mut packet.key;
     let key: FragmentRecordKey = [
         k.source.0[0],
         k.source.0[1],
@@ -101,7 +97,7 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
 
 /// An ICMP error passes if the packet inside it belongs to a connection that is allowed now.
 #[inline(always)]
-fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
+fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, endpoint_word: u64) -> Verdict {
     if own_index(tables, hook.endpoint, &local_of(hook, packet)) == NOT_OWN {
         return match hook.direction {
             Direction::Outbound => plain(Reason::Spoofed),
@@ -124,7 +120,7 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet) -> Verdict {
     let Some(entry) = tables.connection(&key) else { return plain(Reason::UnrelatedIcmpError) };
     let state = State(entry[word::STATE].get());
     let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(state.phase(), quoted.protocol);
-    let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
+    let current = epoch_of(endpoint_word) == state.epoch();
     // An entry of an older epoch is not judged again for an error's sake: the next packet of the
     // connection does that, and errors are repeated.
     if alive && current && !matches!(state.phase(), Phase::Tombstone) {

@@ -122,6 +122,12 @@ pub fn refuse(error: ParseError) -> Verdict {
     plain(error.into())
 }
 
+/// The verdict on a packet of a link whose pod is not known.
+#[inline(always)]
+pub const fn unknown_pod() -> Verdict {
+    plain(Reason::UnknownPod)
+}
+
 #[inline(always)]
 pub(crate) const fn plain(reason: Reason) -> Verdict {
     Verdict::new(reason).as_news()

@@ -7,3 +7,4 @@ pub mod privilege;
 pub mod random;
 pub mod rig;
 pub mod story;
+pub mod wire;

@@ -1,12 +1,13 @@
 //! The loaded program and `decide` in memory, side by side: the same tables, clock and packets into
 //! both (law 4).
 
+use crate::wire::Wire;
 use aya::programs::{TestRun, TestRunOptions};
-use datapath::{Datapath, Options, TestInput, UnknownPod};
+use datapath::{Datapath, Link, Options, TestInput, UnknownPod};
 use flow::{Address, Direction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use verdict::{
-    Effect, Hook, Limits, Mode, Reason, Sheet, Sockets, Tables, Verdict,
+    Effect, Hook, Limits, Mode, Sheet, Sockets, Tables, Verdict,
     abi::{self, ConnectionKey, ConnectionRecord, EndpointRecord, RuleKey},
     decide, effect,
     memory::Memory,
@@ -82,6 +83,18 @@ impl Rig {
         self.kernel.tables().set_link(ifindex, ordinal)?;
         self.links.insert(ifindex, ordinal);
         Ok(())
+    }
+
+    /// Attaches both directions to a wire's near end.
+    pub fn attach(&mut self, wire: &Wire) -> Result<(), datapath::Error> {
+        self.kernel.attach(&Link {
+            ifindex: wire.ifindex,
+            name: wire.name.as_str().into(),
+            netns_id: -1,
+            peer_ifindex: 0,
+            addresses: BTreeSet::new(),
+            link_local: Address::default(),
+        })
     }
 
     /// Publishes a word.
@@ -164,26 +177,55 @@ impl Rig {
             self.refused += 1;
             return Ok(None);
         };
-        self.packets += 1;
         let outcome = self.expected(at, frame);
+        self.count(at, outcome)?;
         let wanted = if outcome.dropped { DROP } else { PASS };
-        let reason = outcome.verdict.reason();
-        let index = abi::counter_index(reason, at.direction, outcome.dropped);
-        let counted = self.kernel.counter(index).map_err(|e| e.to_string())?.packets;
-        let expected = self.counted.entry(index).or_default();
-        *expected += 1;
-        if result.return_value as i32 != wanted || counted != *expected {
-            return Err(format!(
-                "user space says {:?} ({wanted}); the kernel returned {}, counted {counted} of {expected} packets so",
-                outcome.verdict, result.return_value as i32
-            ));
+        if result.return_value as i32 != wanted {
+            let (verdict, returned) = (outcome.verdict, result.return_value as i32);
+            return Err(format!("user space says {verdict:?} ({wanted}); the kernel returned {returned}"));
         }
         Ok(Some(outcome))
     }
 
+    /// Carries a frame over a wire, past the hook attached to its near end, with so many bytes of it in
+    /// the linear part, and judges it in user space. An error says how they differ.
+    pub fn carry(
+        &mut self,
+        wire: &Wire,
+        direction: Direction,
+        frame: &[u8],
+        linear: usize,
+    ) -> Result<Option<Outcome>, String> {
+        let ingress_ifindex = if direction == Direction::Inbound { wire.far_ifindex } else { wire.ifindex };
+        let at = Entrance { ifindex: wire.ifindex, direction, ingress_ifindex };
+        let judged = Wire::as_judged(frame);
+        // Judged first here, as only then it is known whether something will arrive.
+        let outcome = self.expected(at, &judged);
+        let arrived = wire.carry(direction, frame, linear, !outcome.dropped).map_err(|e| e.to_string())?;
+        self.count(at, outcome)?;
+        match arrived == outcome.dropped {
+            true => Err(format!("user space says {:?}; it arrived at the far end: {arrived}", outcome.verdict)),
+            false => Ok(Some(outcome)),
+        }
+    }
+
+    /// The kernel's counter of this verdict and effect must have moved by one.
+    fn count(&mut self, at: Entrance, outcome: Outcome) -> Result<(), String> {
+        self.packets += 1;
+        let index = abi::counter_index(outcome.verdict.reason(), at.direction, outcome.dropped);
+        let counted = self.kernel.counter(index).map_err(|e| e.to_string())?.packets;
+        let expected = self.counted.entry(index).or_default();
+        *expected += 1;
+        if counted != *expected {
+            let verdict = outcome.verdict;
+            return Err(format!("user space says {verdict:?}; the kernel counted {counted} of {expected} packets so"));
+        }
+        Ok(())
+    }
+
     fn expected(&self, at: Entrance, frame: &[u8]) -> Outcome {
         let Some(endpoint) = self.links.get(&at.ifindex).copied() else {
-            return Outcome { verdict: Verdict::new(Reason::UnknownPod), dropped: true };
+            return Outcome { verdict: verdict::unknown_pod(), dropped: true };
         };
         let hook = Hook {
             endpoint,

@@ -13,6 +13,7 @@ use tests::{
     privilege,
     random::Random,
     rig::{Entrance, Rig},
+    wire::{ETHERNET, Wire},
 };
 use verdict::{
     Limits, Mode, Reason, Sockets,
@@ -20,6 +21,7 @@ use verdict::{
 };
 
 const PACKETS: u64 = 150_000;
+const PACKETS_OVER_TAP: u64 = 60_000;
 const LIMITS: Limits = Limits { half_open: 40, established: 40, tombstones: 40 };
 /// Fewer than the shares of two endpoints together, so that the table itself fills up.
 const CONNECTIONS: u32 = 150;
@@ -54,20 +56,50 @@ fn the_kernel_and_user_space_judge_alike() {
     if !privilege::kernel("the_kernel_and_user_space_judge_alike") {
         return;
     }
-    let seed = Random::seed(4);
-    let outcome = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace of this thread's own");
+    let (reasons, features) = run(4, PACKETS, |seed| {
         links();
-        World::new(seed).run()
+        World::new(seed, LINKS)
     });
-    let (reasons, features) = outcome.join().expect("the run");
     let count = |reason: &Reason| reasons.get(reason).copied().unwrap_or_default();
+    let rare: Vec<_> = Reason::ALL.iter().filter(|reason| count(reason) < 100).collect();
+    assert!(rare.is_empty(), "reasons that occurred fewer than 100 times: {rare:?}");
+    assert_both_verdicts(&features);
+}
+
+/// What test runs cannot carry: the packet's headers begin in the linear part and go on outside it.
+#[test]
+fn they_judge_alike_where_headers_lie_outside_the_linear_part() {
+    if !privilege::kernel("they_judge_alike_where_headers_lie_outside_the_linear_part") {
+        return;
+    }
+    let (_, features) = run(5, PACKETS_OVER_TAP, |seed| {
+        let wires = ["one", "two", "none"].map(|name| Wire::new(name).expect("two TAP devices"));
+        let links = wires.each_ref().map(|wire| wire.ifindex);
+        let mut world = World::new(seed, links);
+        for wire in &wires {
+            world.rig.attach(wire).expect("hooks on a TAP device");
+        }
+        World { wires: Some(wires), ..world }
+    });
+    assert_both_verdicts(&features);
+}
+
+/// A run in a network namespace of a thread's own: how often each reason and each feature occurred.
+fn run(seed: u64, packets: u64, world: impl FnOnce(u64) -> World + Send + 'static) -> (BTreeMap<Reason, u64>, Seen) {
+    let seed = Random::seed(seed);
+    let run = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace of this thread's own");
+        world(seed).run(packets)
+    };
+    let (reasons, features) = std::thread::spawn(run).join().expect("the run");
     println!("seed {seed}: verdicts {reasons:#?}\nfeatures (denied, allowed):");
     for (feature, _) in features.keys().filter(|(_, allowed)| *allowed) {
         println!("  {feature}: {:?}, {:?}", features.get(&(feature, false)), features.get(&(feature, true)));
     }
-    let rare: Vec<_> = Reason::ALL.iter().filter(|reason| count(reason) < 100).collect();
-    assert!(rare.is_empty(), "reasons that occurred fewer than 100 times: {rare:?}");
+    (reasons, features)
+}
+
+fn assert_both_verdicts(features: &Seen) {
     let names: std::collections::BTreeSet<_> = features.keys().map(|(feature, _)| *feature).collect();
     assert_eq!(names.len(), 18, "features met: {names:?}");
     for name in names {
@@ -94,6 +126,10 @@ fn links() {
 struct World {
     random: Random,
     rig: Rig,
+    /// The first endpoint's, the second's, and one whose pod is not known.
+    links: [u32; 3],
+    /// Where packets go over TAP devices: those of the links.
+    wires: Option<[Wire; 3]>,
     epoch: u64,
     reasons: BTreeMap<Reason, u64>,
     features: Seen,
@@ -102,11 +138,13 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, links: [u32; 3]) -> Self {
         let rig = Rig::new(LIMITS, CONNECTIONS).expect("the program loads");
         let mut world = Self {
             random: Random::new(seed),
             rig,
+            links,
+            wires: None,
             epoch: 1,
             reasons: BTreeMap::new(),
             features: BTreeMap::new(),
@@ -117,9 +155,9 @@ impl World {
         world
     }
 
-    fn run(mut self) -> (BTreeMap<Reason, u64>, Seen) {
+    fn run(mut self, packets: u64) -> (BTreeMap<Reason, u64>, Seen) {
         let mut steps = 0u64;
-        while self.rig.packets < PACKETS {
+        while self.rig.packets < packets {
             steps += 1;
             match self.random.below(40) {
                 0 => self.publish(),
@@ -163,7 +201,7 @@ impl World {
     /// Identities, nodes, and slots of every kind: isolated or not, ranges or not, few rules or many.
     fn tables(&mut self) -> Result<(), datapath::Error> {
         for (index, own) in OWN.iter().enumerate() {
-            self.rig.endpoint(LINKS[index], index as u32 + 1, own.map(address))?;
+            self.rig.endpoint(self.links[index], index as u32 + 1, own.map(address))?;
         }
         for (whose, text) in [(1, NODE[0]), (1, NODE[1]), (2, "10.2.0.7")] {
             self.rig.node(address(text), whose)?;
@@ -239,8 +277,11 @@ impl World {
     /// A client and a server that talk as the protocol wants, now and then broken off.
     fn conversation(&mut self) {
         let own = address(OWN[0][self.random.one(&[0, 1, 0, 1, 2, 3])]);
-        let (ifindex, own) =
-            if self.random.once_in(3) { (LINKS[1], address(OWN[1][usize::from(!own.is_v4())])) } else { (1, own) };
+        let (ifindex, own) = if self.random.once_in(3) {
+            (self.links[1], address(OWN[1][usize::from(!own.is_v4())]))
+        } else {
+            (self.links[0], own)
+        };
         let peer = self.peer(own.is_v4());
         let protocol = self.random.one(&[TCP, TCP, TCP, UDP, SCTP]);
         let (client_port, server_port) = (40_000 + self.random.below(6) as u16, self.random.one(&PORTS));
@@ -350,13 +391,13 @@ impl World {
 
     fn own_of(&self, address_of: Address) -> Option<u32> {
         let at = OWN.iter().position(|own| own[..4].iter().any(|text| address(text) == address_of))?;
-        Some(LINKS[at])
+        Some(self.links[at])
     }
 
     /// Everything else: fragments, pings, neighbours, forgeries, groups, broken and cut frames.
     fn noise(&mut self) {
         let pod = self.random.one(&[0, 0, 1]);
-        let ifindex = LINKS[pod];
+        let ifindex = self.links[pod];
         let v4 = self.random.once_in(2);
         let own = address(OWN[pod][usize::from(!v4)]);
         let peer = self.peer(v4);
@@ -392,7 +433,7 @@ impl World {
                 };
                 self.put(at, &Frame::new(from, to, TCP, transport(TCP, 40_000, port, 2, 0)).bytes(), &[]);
             }
-            8 => self.put(Entrance { ifindex: LINKS[2], ..at }, &udp.bytes(), &[]),
+            8 => self.put(Entrance { ifindex: self.links[2], ..at }, &udp.bytes(), &[]),
             9..=11 => self.broken(at, udp),
             12 => self.error(),
             13 => {
@@ -441,7 +482,7 @@ impl World {
     fn neighbors(&mut self, at: Entrance, v4: bool, own: Address, peer: Address) {
         let times = if self.random.once_in(40) { 130 } else { 1 };
         let claimed = self.random.one(&[own, own, peer, Address::default()]);
-        let link_local = address(OWN[usize::from(at.ifindex != LINKS[0])][4]);
+        let link_local = address(OWN[usize::from(at.ifindex != self.links[0])][4]);
         let bytes = if v4 {
             let mut bytes = arp(self.random.one(&[1, 2]), claimed, peer);
             if self.random.once_in(6) {
@@ -553,7 +594,15 @@ impl World {
         if self.trace.len() > 4000 {
             self.trace.drain(..2000);
         }
-        match self.rig.put(at, frame) {
+        let outcome = match &self.wires {
+            None => self.rig.put(at, frame),
+            Some(wires) => {
+                let wire = wires.iter().find(|wire| wire.ifindex == at.ifindex).expect("a wire for each link");
+                let linear = ETHERNET + self.random.below(70);
+                self.rig.carry(wire, at.direction, frame, linear)
+            }
+        };
+        match outcome {
             Ok(None) => {}
             Ok(Some(outcome)) => {
                 let reason = outcome.verdict.reason();

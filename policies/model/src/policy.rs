@@ -67,7 +67,7 @@ pub struct Rule {
 }
 
 /// Who a rule lets in or out to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
     /// Pods. No namespace selector: the policy's own namespace; no pod selector: all pods.
     Pods {

@@ -34,6 +34,31 @@ pub fn intersection(a: &[(u16, u16)], b: &[(u16, u16)]) -> Ports {
     out
 }
 
+/// What `a` holds and `b` does not; both in the one form.
+pub fn difference(a: &[(u16, u16)], b: &[(u16, u16)]) -> Ports {
+    let (mut out, mut holes) = (Vec::new(), b.iter().peekable());
+    for &(first, last) in a {
+        let mut from = u32::from(first);
+        while let Some(&&(hole, end)) = holes.peek() {
+            if hole > last {
+                break;
+            }
+            if end >= first && u32::from(hole) > from {
+                out.push((from as u16, hole - 1));
+            }
+            from = from.max(u32::from(end) + 1);
+            if end > last {
+                break;
+            }
+            holes.next();
+        }
+        if from <= u32::from(last) {
+            out.push((from as u16, last));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,11 +79,13 @@ mod tests {
         #[test]
         fn sets_agree_with_asking_each_port(a in intervals(), b in intervals()) {
             let (a, b) = (union(a), union(b));
-            let both = intersection(&a, &b);
+            let (both, only_a) = (intersection(&a, &b), difference(&a, &b));
+            prop_assert_eq!(&union(only_a.clone()), &only_a);
             prop_assert_eq!(&union(both.clone()), &both);
             let has = |set: &Ports, p: u16| set.iter().any(|(first, last)| (*first..=*last).contains(&p));
             for port in 0..42 {
                 prop_assert_eq!(has(&both, port), has(&a, port) && has(&b, port));
+                prop_assert_eq!(has(&only_a, port), has(&a, port) && !has(&b, port));
             }
         }
     }

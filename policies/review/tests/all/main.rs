@@ -1,0 +1,4 @@
+//! What the public way in promises, through it.
+
+mod reach;
+mod world;

@@ -1,0 +1,192 @@
+//! Defaults and validity as a real API server has them: what it answered to every policy of `apiserver/policies.txt`
+//! (recorded in `apiserver/answers.jsonl`, made again by `apiserver/record`) is held against the reader of policies.
+//!
+//! What the server refuses the reader refuses, naming the same field; what it accepts the reader accepts; and the spec
+//! that the server stored, all defaults filled in, reads as the same policy as what was sent. The server is asked with
+//! strict validation of fields, as `kubectl` does.
+
+use model::{
+    policy::NetworkPolicy,
+    yaml::{ReadError, read_policies},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// Where podfence differs from the server, and wants to.
+const ON_PURPOSE: &[(&str, &str)] = &[
+    ("status, as older servers had it", "servers before 1.28 stored a status, and snapshots of them have one"),
+    (
+        "generateName",
+        "a policy gets its name from the server then, and one that is not there yet has none to be called by",
+    ),
+    ("namespace another", "it is the request that names another namespace, and a file has none"),
+    ("port in octal", "80 for readers of YAML 1.1, 120 for those of 1.2"),
+];
+
+/// Where podfence differs, and should not.
+const KNOWN: &[(&str, &str)] = &[
+    ("label value 64 long", "the syntax of labels is not checked yet"),
+    ("label value with a blank", "the syntax of labels is not checked yet"),
+    ("label value with a slash", "the syntax of labels is not checked yet"),
+    ("label value begins with a hyphen", "the syntax of labels is not checked yet"),
+    ("label value ends with a dot", "the syntax of labels is not checked yet"),
+    ("label value not ASCII", "the syntax of labels is not checked yet"),
+    ("label value with a line break", "the syntax of labels is not checked yet"),
+    ("label key empty", "the syntax of labels is not checked yet"),
+    ("label key with an empty prefix", "the syntax of labels is not checked yet"),
+    ("label key with an empty name", "the syntax of labels is not checked yet"),
+    ("label key with two slashes", "the syntax of labels is not checked yet"),
+    ("label key prefix in capitals", "the syntax of labels is not checked yet"),
+    ("label key prefix with an underscore", "the syntax of labels is not checked yet"),
+    ("label key name 64 long", "the syntax of labels is not checked yet"),
+    ("label key with a blank", "the syntax of labels is not checked yet"),
+    ("label key ends with a hyphen", "the syntax of labels is not checked yet"),
+    ("key not valid", "the syntax of labels is not checked yet"),
+    ("In with a value not valid", "the syntax of labels is not checked yet"),
+    ("peer namespaceSelector not valid", "the syntax of labels is not checked yet"),
+    ("labels value with a blank", "the syntax of labels is not checked yet"),
+    ("labels key not valid", "the syntax of labels is not checked yet"),
+    ("annotations key not valid", "the syntax of labels is not checked yet"),
+    ("1:20", "the syntax of labels is not checked yet"),
+    ("a string folded over lines", "the syntax of labels is not checked yet"),
+    ("name in capitals", "the syntax of names is not checked yet"),
+    ("name with an underscore", "the syntax of names is not checked yet"),
+    ("name with a slash", "the syntax of names is not checked yet"),
+    ("name with a blank", "the syntax of names is not checked yet"),
+    ("name begins with a hyphen", "the syntax of names is not checked yet"),
+    ("name with two dots", "the syntax of names is not checked yet"),
+    ("name of 254", "the syntax of names is not checked yet"),
+    ("a field beside spec", "unknown fields are only refused within spec yet"),
+    ("namespace misspelt", "unknown fields are only refused within spec yet"),
+    ("metadata unknown field", "unknown fields are only refused within spec yet"),
+    ("types three", "is accepted yet"),
+    ("label value null", "null is \"\" to the server"),
+    ("In with a value null", "null is \"\" to the server"),
+    ("labels value null", "null is \"\" to the server"),
+    ("annotations value null", "null is \"\" to the server"),
+    ("null in capitals", "null is \"\" to the server"),
+    ("a tilde", "null is \"\" to the server"),
+    ("nothing", "null is \"\" to the server"),
+    ("port 80.0", "a whole number written as a float"),
+    ("port 8e1", "a whole number written as a float"),
+    ("endPort 90.0", "a whole number written as a float"),
+    ("cidr /0008", "leading zeros"),
+    ("cidr IPv6 with a group of five digits", "leading zeros"),
+    ("tRUE", "is a string"),
+    ("a key that is on", "plain keys are taken as they stand, the server makes a boolean or number of them"),
+    ("a key that is n", "plain keys are taken as they stand, the server makes a boolean or number of them"),
+    ("a key that is 1.0", "plain keys are taken as they stand, the server makes a boolean or number of them"),
+    ("a key that is 0x10", "plain keys are taken as they stand, the server makes a boolean or number of them"),
+    ("a key that is null", "plain keys are taken as they stand, the server makes a boolean or number of them"),
+];
+
+#[test]
+fn the_reader_refuses_accepts_and_defaults_as_the_api_server_does() {
+    let (cases, answers) = (cases(), answers());
+    let names: Vec<_> = cases.iter().map(|(name, _)| name.as_str()).collect();
+    let answered: Vec<_> = answers.iter().map(|answer| text(answer, "name")).collect();
+    assert_eq!(names, answered, "policies.txt and answers.jsonl have the same names; run tests/apiserver/record");
+    assert!(names.len() >= 150);
+
+    let mut excused: BTreeMap<_, _> = ON_PURPOSE.iter().chain(KNOWN).copied().collect();
+    let mut wrong = Vec::new();
+    for ((name, document), answer) in cases.iter().zip(&answers) {
+        match (difference(document, answer), excused.remove(name.as_str())) {
+            (None, None) | (Some(_), Some(_)) => {}
+            (Some(difference), None) => wrong.push(format!("{name}: {difference}")),
+            (None, Some(reason)) => wrong.push(format!("{name}: differs no more; take it from the list ({reason})")),
+        }
+    }
+    wrong.extend(excused.keys().map(|name| format!("{name}: is no case of policies.txt")));
+    assert!(wrong.is_empty(), "{} of {}:\n{}\n", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// What is different between the server's answer and the reader's, if anything.
+fn difference(document: &str, answer: &Value) -> Option<String> {
+    let read = read_one(document);
+    let stored = answer.get("stored").map(|stored| {
+        let spec = format!(
+            r#"{{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}, "spec": {}}}"#,
+            stored["metadata"], stored["spec"]
+        );
+        read_one(&spec)
+    });
+    match (stored, read) {
+        (Some(Ok(stored)), Ok(read)) if stored == read => None,
+        (Some(stored), Ok(read)) => Some(format!("the server stored\n  {stored:?}\nand it is read as\n  {read:?}")),
+        (Some(_), Err(error)) => Some(format!("the server accepts it, the reader says: {error}")),
+        (None, Ok(_)) => Some(format!("the server refuses it, the reader does not: {}", text(answer, "message"))),
+        (None, Err(error)) => (!names_the_field(&error, answer)).then(|| {
+            format!("the reader names another field than the server:\n  {error}\n  {}", text(answer, "message"))
+        }),
+    }
+}
+
+/// The one policy of a document, without places.
+fn read_one(document: &str) -> Result<NetworkPolicy, ReadError> {
+    let mut policies = read_policies("policy.yaml", document)?.policies;
+    let mut policy = policies.pop().expect("a policy");
+    assert!(policies.is_empty());
+    policy.source = None;
+    policy.ingress.iter_mut().chain(&mut policy.egress).flatten().for_each(|rule| rule.source = None);
+    Ok(policy)
+}
+
+/// Whether the reader's error is at a field that the server names. The server names several at once; where it cannot
+/// even decode a document, it names a field without indices, a key, or a line.
+fn names_the_field(error: &ReadError, answer: &Value) -> bool {
+    if let Some(causes) = answer["causes"].as_array() {
+        return causes.iter().any(|cause| error.message.contains(text(cause, "field")));
+    }
+    let said = text(answer, "message");
+    let after = |sign: &str, until: char| said.split_once(sign).and_then(|(_, rest)| Some(rest.split_once(until)?.0));
+    if let Some(field) = after("Go struct field ", ' ').and_then(|field| Some(field.split_once('.')?.1)) {
+        return without_indices(&error.message).contains(field);
+    }
+    if let Some(field) = after("unknown field \"", '"').or_else(|| after(": key \"", '"')) {
+        return error.message.contains(field);
+    }
+    let line = after("yaml: line ", ':').and_then(|line| line.parse().ok());
+    line.is_some_and(|line: u32| error.line == line)
+}
+
+fn without_indices(message: &str) -> String {
+    let mut pieces = message.split('[');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |whole, piece| {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        whole + rest.strip_prefix(']').unwrap_or(piece)
+    })
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("{value} has no text {field}"))
+}
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("apiserver").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Name and whole document of every line of policies.txt, as `record` sends it.
+fn cases() -> Vec<(String, String)> {
+    let table = file("policies.txt");
+    let lines = table.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let case = |line: &str| {
+        let (name, rest) = line.split_once(" |").unwrap_or_else(|| panic!("`{line}` is no NAME | DOCUMENT"));
+        let rest = rest.strip_prefix(' ').unwrap_or(rest).replace('⏎', "\n").replace('⇥', "\t");
+        let metadata = if rest.starts_with("metadata:") { "" } else { "metadata: {name: p, namespace: default}\n" };
+        let document = format!("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n{metadata}{rest}\n");
+        (name.to_owned(), document)
+    };
+    lines.map(case).collect()
+}
+
+/// Every answer; the first line says which server gave them.
+fn answers() -> Vec<Value> {
+    let recorded = file("answers.jsonl");
+    let mut lines = recorded.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let server = lines.next().expect("a first line");
+    assert!(text(&server, "server").starts_with("v1."), "{server}");
+    lines.collect()
+}

@@ -10,6 +10,7 @@
 mod atoms;
 mod boxes;
 mod reach;
+pub mod sarif;
 mod sets;
 mod universe;
 

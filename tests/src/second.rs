@@ -59,10 +59,10 @@ pub fn allowed(objects: &[Value], from: Who<'_>, to: Who<'_>, protocol: Option<&
         return true;
     }
     // A pod always reaches itself.
-    if let (Who::Pod(from, _), Who::Pod(to, _)) = (from, to) {
-        if std::ptr::eq(from, to) {
-            return true;
-        }
+    if let (Who::Pod(from, _), Who::Pod(to, _)) = (from, to)
+        && std::ptr::eq(from, to)
+    {
+        return true;
     }
     // Both ends must allow. Replies to an allowed connection pass; they are no question here.
     let packet = Packet { to, protocol, port };

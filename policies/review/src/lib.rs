@@ -9,13 +9,16 @@
 
 mod atoms;
 mod boxes;
+mod missing;
 mod reach;
 pub mod sarif;
 mod sets;
 mod universe;
+pub mod why;
 
 pub use atoms::AtomId;
 
+pub use missing::Missing;
 pub use reach::{Direction, Reach, RuleRef};
 pub use sets::{Allowed, SetId, Sets, ports_text};
 pub use universe::{Block, End, EndId, Family, Input, Nobody, PodClass, Universe, Where};

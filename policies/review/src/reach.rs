@@ -189,6 +189,12 @@ impl<'u, 'c> Reach<'u, 'c> {
         rule.is_some_and(|rule| self.has_peer(rule, end))
     }
 
+    /// What a rule opens at a destination, whoever asks.
+    pub fn opens(&self, name: RuleRef, to: EndId) -> SetId {
+        let rule = self.rules.iter().position(|rule| rule.name == name);
+        rule.map_or(SetId::NONE, |rule| self.ports(rule, to))
+    }
+
     fn add(&mut self, index: usize, policy: &'c NetworkPolicy, peers: &mut PeerSets<'_, 'c>) {
         let matches = |id: &EndId| self.universe.labels(*id).is_some_and(|labels| policy.pod_selector.matches(labels));
         let here = self.universe.in_namespace(&policy.namespace);

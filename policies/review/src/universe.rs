@@ -17,6 +17,7 @@ use model::{
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
 };
 
 /// Label combinations are told apart up to this many in one namespace; what is left out is named in
@@ -203,6 +204,14 @@ impl<'c> Universe<'c> {
     /// The address blocks.
     pub fn blocks(&self) -> &[EndId] {
         &self.blocks
+    }
+
+    /// The block that an address lies in, whoever has it.
+    pub fn block_at(&self, address: IpAddr) -> EndId {
+        let atom = self.atoms.at(address);
+        let is_it = |id: &&EndId| matches!(self.end(**id), End::Block(block) if block.atom == atom);
+        // Every address lies in a class, and every class has its block.
+        self.blocks.iter().find(is_it).copied().unwrap_or(EndId(0))
     }
 
     /// The label combinations that nobody runs yet.

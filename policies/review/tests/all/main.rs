@@ -1,4 +1,5 @@
 //! What the public way in promises, through it.
 
 mod reach;
+mod why;
 mod world;

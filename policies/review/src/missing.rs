@@ -1,0 +1,253 @@
+//! The nearest missing rule: what would have to be added for a denied side of a connection to pass.
+//!
+//! Always holds: the rule goes where the pods are isolated already, so that adding it closes nothing;
+//! its peer is one workload or address and nothing wider, as far as labels can tell; whom it opens
+//! beside those it was asked for is named.
+
+use crate::{reach::Direction, universe::Input};
+use ipnet::IpNet;
+use model::{
+    cluster::{Pod, Source, WorkloadKey},
+    labels::{Labels, METADATA_NAME, Selector},
+    policy::{NetworkPolicy, Peer, PolicySet, Port, Rule},
+    yaml::write_policy,
+};
+use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
+
+/// The longest name an object may have.
+const LONGEST_NAME: usize = 253;
+
+/// A rule that would open one side, and where it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Missing {
+    /// Into which list.
+    pub direction: Direction,
+    /// The policy as it would be, the rule last in its list.
+    pub policy: NetworkPolicy,
+    /// Where the policy to be extended stands; `None`: it is a new one.
+    pub extends: Option<Source>,
+    /// Whether there is such a policy already.
+    pub is_new: bool,
+    /// Whom else it opens, whose labels are no different: workloads beside the own, and beside the peer.
+    pub also: Vec<String>,
+}
+
+/// The other end of a missing rule.
+#[derive(Clone, Debug)]
+pub(crate) enum PeerEnd<'p> {
+    /// Pods of a workload.
+    Pods(&'p WorkloadKey, Vec<&'p Pod>),
+    /// Addresses: outside, of nodes, of hostNetwork pods.
+    Addresses(Vec<IpAddr>),
+}
+
+/// The side that denies.
+pub(crate) struct Side<'p> {
+    pub(crate) direction: Direction,
+    /// Whose side.
+    pub(crate) workload: &'p WorkloadKey,
+    /// Its pods that are asked about, none of them hostNetwork.
+    pub(crate) pods: Vec<&'p Pod>,
+    pub(crate) peer: PeerEnd<'p>,
+    pub(crate) port: Port,
+}
+
+impl Missing {
+    /// The rule as the list item that it is in its policy.
+    pub fn rule_yaml(&self) -> String {
+        let mut alone = self.policy.clone();
+        let last = |rules: &mut Option<Vec<Rule>>| {
+            if let Some(rules) = rules {
+                rules.drain(..rules.len().saturating_sub(1));
+            }
+        };
+        let (list, key) = match self.direction {
+            Direction::Ingress => {
+                alone.egress = None;
+                (&mut alone.ingress, "  ingress:")
+            }
+            Direction::Egress => {
+                alone.ingress = None;
+                (&mut alone.egress, "  egress:")
+            }
+        };
+        last(list);
+        let text = write_policy(&alone);
+        let item = text.lines().skip_while(|line| *line != key).skip(1);
+        item.fold(String::new(), |text, line| text + line.strip_prefix("  ").unwrap_or(line) + "\n")
+    }
+
+    /// The whole policy with it.
+    pub fn policy_yaml(&self) -> String {
+        write_policy(&self.policy)
+    }
+
+    /// The list of its policy that it goes into.
+    pub fn list(&self) -> &'static str {
+        match self.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        }
+    }
+
+    /// `namespace/name` of the policy.
+    pub fn policy_name(&self) -> String {
+        format!("{}/{}", self.policy.namespace, self.policy.name)
+    }
+
+    /// Puts the rule into a set that holds the policy it extends, perhaps extended before.
+    pub fn add_to(&self, policies: &mut PolicySet) {
+        let same = |p: &&mut NetworkPolicy| (&p.namespace, &p.name) == (&self.policy.namespace, &self.policy.name);
+        match policies.policies.iter_mut().find(same) {
+            None => {
+                policies.policies.push(self.policy.clone());
+                policies.sort();
+            }
+            Some(known) => {
+                let (list, rule) = match self.direction {
+                    Direction::Ingress => (&mut known.ingress, self.policy.ingress.iter().flatten().last()),
+                    Direction::Egress => (&mut known.egress, self.policy.egress.iter().flatten().last()),
+                };
+                list.get_or_insert_default().extend(rule.cloned());
+            }
+        }
+    }
+}
+
+/// What to add for this side; or why nothing can be written.
+pub(crate) fn nearest(input: Input<'_>, ends: &[Cow<'_, Pod>], side: &Side<'_>) -> Result<Missing, String> {
+    let (peer, peer_also) = peer(input, ends, &side.peer)?;
+    let rule = Rule { peers: peer, ports: vec![side.port.clone()], source: None };
+    let isolating = isolating(input, side);
+    let Some(first) = isolating.first() else { return Err("no policy isolates this side".to_owned()) };
+    let own = own_selector(input, side.workload, &side.pods);
+    if let Some(policy) = isolating.iter().copied().find(|policy| is_of_workload_alone(input, ends, side, policy)) {
+        let extended = with_rule(policy.clone(), side.direction, rule);
+        return Ok(Missing {
+            direction: side.direction,
+            policy: extended,
+            extends: policy.source.clone(),
+            is_new: false,
+            also: peer_also,
+        });
+    }
+    let own = own.ok_or_else(|| format!("no label tells {} from others; give it one", side.workload))?;
+    let base = isolating.iter().copied().min_by_key(|p| p.pod_selector.keys().count()).unwrap_or(first);
+    let pod_selector = both(&own, &base.pod_selector);
+    let also = ends.iter().filter(|pod| !pod.host_network && pod.namespace == side.workload.namespace);
+    let also = also.filter(|pod| pod_selector.matches(&pod.labels)).map(|pod| input.cluster.root_owner(pod));
+    let also: BTreeSet<String> = also.filter(|key| key != side.workload).map(|key| key.to_string()).collect();
+    let empty = NetworkPolicy {
+        namespace: side.workload.namespace.clone(),
+        name: new_name(input.policies, side),
+        labels: Labels::new(),
+        annotations: Labels::new(),
+        pod_selector,
+        ingress: None,
+        egress: None,
+        source: None,
+    };
+    Ok(Missing {
+        direction: side.direction,
+        policy: with_rule(empty, side.direction, rule),
+        extends: None,
+        is_new: true,
+        also: also.into_iter().chain(peer_also).collect(),
+    })
+}
+
+/// The policies that isolate every pod of the side.
+fn isolating<'i>(input: Input<'i>, side: &Side<'_>) -> Vec<&'i NetworkPolicy> {
+    let isolates = |policy: &&NetworkPolicy| {
+        let direction = match side.direction {
+            Direction::Ingress => &policy.ingress,
+            Direction::Egress => &policy.egress,
+        };
+        policy.namespace == side.workload.namespace
+            && direction.is_some()
+            && side.pods.iter().all(|pod| policy.pod_selector.matches(&pod.labels))
+    };
+    input.policies.policies.iter().filter(isolates).collect()
+}
+
+/// Whether a policy selects by labels, and pods of this workload and nobody else's.
+fn is_of_workload_alone(input: Input<'_>, ends: &[Cow<'_, Pod>], side: &Side<'_>, policy: &NetworkPolicy) -> bool {
+    if policy.pod_selector.keys().next().is_none() {
+        return false;
+    }
+    let selected = ends.iter().filter(|pod| !pod.host_network && pod.namespace == policy.namespace);
+    let mut selected = selected.filter(|pod| policy.pod_selector.matches(&pod.labels));
+    selected.all(|pod| input.cluster.root_owner(pod) == *side.workload)
+}
+
+fn with_rule(mut policy: NetworkPolicy, direction: Direction, rule: Rule) -> NetworkPolicy {
+    let list = match direction {
+        Direction::Ingress => &mut policy.ingress,
+        Direction::Egress => &mut policy.egress,
+    };
+    list.get_or_insert_default().push(rule);
+    policy
+}
+
+/// The peers of the rule, and whom else they hold.
+fn peer(input: Input<'_>, ends: &[Cow<'_, Pod>], peer: &PeerEnd<'_>) -> Result<(Vec<Peer>, Vec<String>), String> {
+    match peer {
+        PeerEnd::Addresses(addresses) if addresses.is_empty() => {
+            Err("the other end is on the host network, and the input does not tell its node's address".to_owned())
+        }
+        PeerEnd::Addresses(addresses) => {
+            let block = |address: &IpAddr| Peer::Block { cidr: IpNet::from(*address), except: Vec::new() };
+            Ok((addresses.iter().map(block).collect(), Vec::new()))
+        }
+        PeerEnd::Pods(workload, pods) => {
+            let selector = own_selector(input, workload, pods)
+                .ok_or_else(|| format!("no label tells {workload} from others; give it one"))?;
+            let at = Selector::of(Labels::from([(METADATA_NAME.to_owned(), workload.namespace.clone())]));
+            let held = ends.iter().filter(|pod| !pod.host_network && pod.namespace == workload.namespace);
+            let held = held.filter(|pod| selector.matches(&pod.labels)).map(|pod| input.cluster.root_owner(pod));
+            let also: BTreeSet<String> = held.filter(|key| key != *workload).map(|key| key.to_string()).collect();
+            Ok((vec![Peer::Pods { namespaces: Some(at), pods: Some(selector) }], also.into_iter().collect()))
+        }
+    }
+}
+
+/// What selects these pods of a workload: its own selector if that does, else the stable labels they share.
+fn own_selector(input: Input<'_>, workload: &WorkloadKey, pods: &[&Pod]) -> Option<Selector> {
+    let selects = |selector: &Selector| pods.iter().all(|pod| selector.matches(&pod.labels));
+    if let Some(selector) = input.cluster.selector_of(workload).filter(selects) {
+        return Some(selector);
+    }
+    let (first, rest) = pods.split_first()?;
+    let shared = first.labels.iter().filter(|(key, value)| rest.iter().all(|pod| pod.labels.get(*key) == Some(*value)));
+    let stable = shared.filter(|(key, _)| model::cluster::is_stable(key));
+    let labels: Labels = stable.map(|(key, value)| (key.clone(), value.clone())).collect();
+    (!labels.is_empty()).then(|| Selector::of(labels))
+}
+
+/// A selector of what both select. What `base` isolates stays the most that it can select.
+fn both(own: &Selector, base: &Selector) -> Selector {
+    let mut all = own.clone();
+    for (key, value) in &base.match_labels {
+        all.match_labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    let more = base.match_expressions.iter().filter(|requirement| !own.match_expressions.contains(requirement));
+    all.match_expressions.extend(more.cloned());
+    all
+}
+
+/// A name that no policy of the namespace has.
+fn new_name(policies: &PolicySet, side: &Side<'_>) -> String {
+    let (way, peer) = match (side.direction, &side.peer) {
+        (Direction::Ingress, PeerEnd::Pods(key, _)) => ("from", key.name.clone()),
+        (Direction::Egress, PeerEnd::Pods(key, _)) => ("to", key.name.clone()),
+        (Direction::Ingress, PeerEnd::Addresses(_)) => ("from", "address".to_owned()),
+        (Direction::Egress, PeerEnd::Addresses(_)) => ("to", "address".to_owned()),
+    };
+    let mut name = format!("{}-{way}-{peer}", side.workload.name);
+    if name.len() > LONGEST_NAME - 8 || !name.is_ascii() {
+        name = format!("allow-{way}-peer");
+    }
+    let taken = |name: &str| policies.get(&side.workload.namespace, name).is_some();
+    let numbered = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
+    numbered.into_iter().find(|name| !taken(name)).unwrap_or(name)
+}

@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Who is at an end of a packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Who<'o> {
-    /// A pod with addresses of its own, at this one.
-    Pod(&'o Value, IpAddr),
+    /// A pod with addresses of its own, at this one; `None`: at one that no policy and no other object names.
+    Pod(&'o Value, Option<IpAddr>),
     /// No pod that policies know: a node, a hostNetwork pod, an address outside.
     Address(IpAddr),
     /// The other end's own node.
@@ -24,7 +24,8 @@ impl Who<'_> {
     /// Its address, where that is known.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Self::Pod(_, address) | Self::Address(address) => Some(*address),
+            Self::Pod(_, address) => *address,
+            Self::Address(address) => Some(*address),
             Self::OwnNode => None,
         }
     }
@@ -39,7 +40,7 @@ pub fn who(objects: &[Value], address: IpAddr) -> Who<'_> {
         let completed = pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed";
         !host_network && !completed && addresses(pod).contains(&address)
     });
-    holder.map_or(Who::Address(address), |pod| Who::Pod(pod, address))
+    holder.map_or(Who::Address(address), |pod| Who::Pod(pod, Some(address)))
 }
 
 /// The addresses a pod was given; none, if it has none yet.

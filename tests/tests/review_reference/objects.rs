@@ -9,14 +9,57 @@ use proptest::{
     strategy::BoxedStrategy,
 };
 use serde_json::{Map, Value, json};
+use std::fmt;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "default"];
 const VALUES: [(&str, &[&str]); 3] = [("app", &["web", "api"]), ("tier", &["front", "back", ""]), ("env", &["prod"])];
 const PORTS: [u16; 5] = [1, 80, 81, 8080, 65535];
 const NAMES: [&str; 2] = ["http", "dns"];
 
-/// Namespaces, a node, pods and policies, in no order that means anything.
-pub(crate) fn objects() -> impl Strategy<Value = Vec<Value>> {
+/// Objects of a cluster, which print as JSON.
+#[derive(Clone)]
+pub(crate) struct Objects(pub(crate) Vec<Value>);
+
+impl fmt::Display for Objects {
+    /// One a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|object| writeln!(f, "{object}"))
+    }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+/// A pod that is not there yet, before it the namespace that comes with it.
+pub(crate) fn newcomer() -> impl Strategy<Value = Objects> {
+    let labels = || {
+        let label = prop_oneof![3 => label(), 1 => select(&VALUES[..]).prop_map(|(key, _)| (key, "other"))];
+        vec(label, 0..=3)
+            .prop_map(|labels| labels.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect::<Value>())
+    };
+    let namespace = prop_oneof![
+        2 => select(&NAMESPACES[..]).prop_map(|name| (name, None)),
+        1 => labels().prop_map(|labels| ("new", Some(labels))),
+    ];
+    (namespace, labels())
+        .prop_map(|((namespace, namespace_labels), labels)| coming(namespace, namespace_labels, labels))
+}
+
+/// A pod with these labels, and its namespace where that has labels of its own.
+pub(crate) fn coming(namespace: &str, namespace_labels: Option<Value>, labels: Value) -> Objects {
+    let home = namespace_labels.map(
+        |labels| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}),
+    );
+    let metadata = json!({"name": "newcomer", "namespace": namespace, "labels": labels});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
+    Objects(home.into_iter().chain([pod]).collect())
+}
+
+/// Namespaces, a node, pods and policies.
+pub(crate) fn objects() -> impl Strategy<Value = Objects> {
     let namespaces = NAMESPACES.map(|name| option::weighted(0.8, namespace(name)));
     let pods = vec(pod(), 3..=6).prop_map(|pods| pods.into_iter().enumerate().map(|(i, pod)| pod.at(i)).collect());
     (namespaces, pods, vec(policy(), 0..=4)).prop_map(|(namespaces, pods, policies)| {
@@ -27,7 +70,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Value>> {
         });
         let status = json!({"addresses": [{"type": "InternalIP", "address": NODE}]});
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": status});
-        namespaces.into_iter().flatten().chain([node]).chain(pods).chain(policies).collect()
+        Objects(namespaces.into_iter().flatten().chain([node]).chain(pods).chain(policies).collect())
     })
 }
 

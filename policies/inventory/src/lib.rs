@@ -4,14 +4,16 @@
 //! same cluster, in whatever order a folder lists them.
 #![forbid(unsafe_code)]
 
-use model::{
-    cluster::Cluster,
-    policy::PolicySet,
-    yaml::{self, ReadError},
-};
+mod errors;
+
+pub use errors::{Error, Errors};
+pub use model::yaml::Wanted;
+
+use model::{cluster::Cluster, policy::PolicySet, yaml::Reader};
 use std::{
     fs::File,
     io::{self, Read},
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -25,82 +27,59 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 /// The path that means standard input.
 const STDIN: &str = "-";
 
-/// Why a cluster could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The path cannot be opened or read.
-    #[error("{path}: cannot be read; give a file, a folder of .yaml, .yml or .json files, or - for standard input")]
-    Io {
-        /// As the user named it.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The input is larger than is read.
-    #[error(
-        "{path}: more than {limit} MiB in all; leave out what is not needed, as `kubectl get -o json` without managedFields does"
-    )]
-    TooLarge {
-        /// The file at which the limit was passed.
-        path: String,
-        /// The limit in MiB.
-        limit: u64,
-    },
-    /// A file that is no text.
-    #[error("{path}: not UTF-8 at byte {at}; give YAML or JSON text")]
-    NotText {
-        /// The file.
-        path: String,
-        /// How many bytes before it are text.
-        at: usize,
-    },
-    /// A folder without a file that would be read.
-    #[error("{path}: no .yaml, .yml or .json file in this folder or below; give the files by name")]
-    Empty {
-        /// The folder.
-        path: String,
-    },
-    /// Folders nested beyond any use.
-    #[error("{path}: more than {limit} folders deep; give the folder that holds the files")]
-    TooDeep {
-        /// The folder.
-        path: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// What a file says is wrong.
-    #[error(transparent)]
-    Document(#[from] ReadError),
+/// What is read, and how far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Which objects.
+    pub wanted: Wanted,
+    /// Whether to read on after an error, with the next object, document or file, so that all of them are told.
+    pub keep_going: bool,
 }
 
-/// Reads files, folders (recursively, without hidden ones) and standard input (`-`) into one cluster. No path gives an
-/// empty cluster.
+/// Reads files, folders (recursively, without hidden ones) and standard input (`-`) into one cluster, up to the first
+/// error. No path gives an empty cluster.
 pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Cluster, Error> {
-    let mut cluster = Cluster::default();
-    for_each_file(paths, |file, text| yaml::read_into(&mut cluster, file, text))?;
-    Ok(cluster)
+    read_as(paths, Options::default()).map_err(Errors::into_first)
 }
 
 /// Reads the NetworkPolicies of files, folders and standard input, and nothing else.
 pub fn read_policies<P: AsRef<Path>>(paths: &[P]) -> Result<PolicySet, Error> {
-    let mut cluster = Cluster::default();
-    for_each_file(paths, |file, text| yaml::read_policies_into(&mut cluster.policies, file, text))?;
-    Ok(cluster.policies)
+    let options = Options { wanted: Wanted::Policies, ..Options::default() };
+    read_as(paths, options).map(|cluster| cluster.policies).map_err(Errors::into_first)
 }
 
-fn for_each_file<P: AsRef<Path>>(
-    paths: &[P],
-    mut read: impl FnMut(&str, &str) -> Result<(), ReadError>,
-) -> Result<(), Error> {
-    let mut left = MAX_BYTES;
-    for path in paths.iter().map(AsRef::as_ref) {
-        for file in files(path)? {
-            let name = file.display().to_string();
-            let text = text(&file, &name, &mut left)?;
-            read(&name, &text)?;
-        }
+/// Reads files, folders and standard input as the options say.
+pub fn read_as<P: AsRef<Path>>(paths: &[P], options: Options) -> Result<Cluster, Errors> {
+    let (mut reader, mut errors, mut left) = (Reader::new(options.wanted), None, MAX_BYTES);
+    let mut found = |error: Error| {
+        let goes_on = options.keep_going && !matches!(error, Error::TooLarge { .. });
+        Errors::add(&mut errors, error);
+        if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let _ = paths.iter().try_for_each(|path| read_path(path.as_ref(), &mut left, &mut reader, &mut found));
+    match errors {
+        Some(errors) => Err(errors),
+        None => Ok(reader.finish()),
     }
-    Ok(())
+}
+
+fn read_path(
+    path: &Path,
+    left: &mut u64,
+    reader: &mut Reader,
+    found: &mut dyn FnMut(Error) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let files = match files(path) {
+        Ok(files) => files,
+        Err(error) => return found(error),
+    };
+    files.iter().try_for_each(|file| {
+        let name = file.display().to_string();
+        match text(file, &name, left) {
+            Ok(text) => reader.read(&name, &text, &mut |error| found(error.into())),
+            Err(error) => found(error),
+        }
+    })
 }
 
 /// The files a path means: itself, or those of a folder in the order of their names.

@@ -81,3 +81,34 @@ fn folders_in_a_circle_end() {
     std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
     assert!(message(&read(&[dir.path()]).unwrap_err(), dir.path()).contains("more than 32 folders deep"));
 }
+
+#[test]
+fn reading_on_tells_all_that_is_wrong_in_every_file() {
+    let dir = folder();
+    fs::write(dir.path().join("a.yaml"), POLICY.replace("podSelector: {}", "policyTypes: [in]")).unwrap();
+    fs::write(dir.path().join("b.yaml"), b"kind: \xff").unwrap();
+    fs::write(dir.path().join("c.yaml"), format!("{POLICY}---\n{POLICY}")).unwrap();
+    let paths = [dir.path().join("absent.yaml"), dir.path().to_owned()];
+    let errors = read_as(&paths, Options { keep_going: true, ..Options::default() }).unwrap_err();
+    let all: Vec<_> = errors.iter().map(|error| message(error, dir.path())).collect();
+    let expected = [
+        "DIR/absent.yaml: cannot be read; give",
+        "DIR/a.yaml:4: NetworkPolicy shop/p: spec.policyTypes[0]: `in` is neither",
+        "DIR/b.yaml: not UTF-8 at byte 6",
+        "DIR/c.yaml:6: NetworkPolicy shop/p: was already read from DIR/c.yaml:1",
+    ];
+    assert_eq!(all.len(), expected.len(), "{all:#?}");
+    assert!(all.iter().zip(expected).all(|(found, expected)| found.starts_with(expected)), "{all:#?}");
+    assert_eq!((errors.to_string().lines().count(), errors.more()), (4, 0));
+    let first = read(&paths).unwrap_err();
+    assert_eq!(message(&first, dir.path()), all[0]);
+}
+
+#[test]
+fn what_is_wrong_beyond_a_thousand_things_is_counted() {
+    let dir = folder();
+    fs::write(dir.path().join("a.yaml"), "- 1\n".repeat(1500)).unwrap();
+    let errors = read_as(&[dir.path()], Options { keep_going: true, ..Options::default() }).unwrap_err();
+    assert_eq!((errors.iter().count(), errors.more()), (1000, 500));
+    assert!(errors.to_string().ends_with("\nand 500 more"));
+}

@@ -6,23 +6,45 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The block a text means, host bits zero; `None` if it means none.
 pub fn parse_cidr(text: &str) -> Option<IpNet> {
-    let (address, bits) = text.split_once('/')?;
-    if bits.is_empty() || bits.len() > 3 || !bits.bytes().all(|b| b.is_ascii_digit()) {
+    parse(text).map(|written| written.net)
+}
+
+/// A block and the length it was written with: 104 of an IPv4-mapped one that means 10.0.0.0/8.
+#[derive(Clone, Copy)]
+pub(crate) struct Written {
+    pub(crate) net: IpNet,
+    pub(crate) bits: u8,
+}
+
+pub(crate) fn parse(text: &str) -> Option<Written> {
+    let (address, length) = text.split_once('/')?;
+    if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let bits: u8 = bits.parse().ok()?;
-    if let Some(address) = sloppy_v4(address) {
-        return Ipv4Net::new(address, bits).ok().map(|net| net.trunc().into());
-    }
-    let address = match address.rsplit_once(':') {
-        // The dotted end of an address may have leading zeros as well.
-        Some((head, tail)) if tail.contains('.') => format!("{head}:{}", sloppy_v4(tail)?).parse().ok()?,
-        _ => address.parse::<Ipv6Addr>().ok()?,
+    let digits = length.trim_start_matches('0');
+    let bits: u8 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+    let net = match sloppy_v4(address) {
+        Some(address) => Ipv4Net::new(address, bits).ok()?.trunc().into(),
+        None => {
+            let address = sloppy_v6(address)?;
+            match (address.to_ipv4_mapped(), bits.checked_sub(96)) {
+                (Some(v4), Some(bits)) => Ipv4Net::new(v4, bits).ok()?.trunc().into(),
+                _ => IpNet::from(Ipv6Net::new(address, bits).ok()?.trunc()),
+            }
+        }
     };
-    match (address.to_ipv4_mapped(), bits.checked_sub(96)) {
-        (Some(v4), Some(bits)) => Ipv4Net::new(v4, bits).ok().map(|net| net.trunc().into()),
-        _ => Ipv6Net::new(address, bits).ok().map(|net| net.trunc().into()),
-    }
+    Some(Written { net, bits })
+}
+
+/// Groups may have leading zeros, and so may the dotted end.
+fn sloppy_v6(text: &str) -> Option<Ipv6Addr> {
+    let group = |group: &str| match group.trim_start_matches('0') {
+        _ if group.contains('.') => sloppy_v4(group).map(|v4| v4.to_string()),
+        "" if !group.is_empty() => Some("0".to_owned()),
+        digits => Some(digits.to_owned()),
+    };
+    let groups: Option<Vec<String>> = text.split(':').map(group).collect();
+    groups?.join(":").parse().ok()
 }
 
 /// Four decimal numbers, leading zeros ignored.
@@ -56,6 +78,10 @@ mod tests {
             ("fd00::1/8", "fd00::/8"),
             ("::/0", "::/0"),
             ("10.0.0.0/08", "10.0.0.0/8"),
+            ("10.0.0.0/0000000000008", "10.0.0.0/8"),
+            ("0000000fd00::0001/8", "fd00::/8"),
+            ("::ffff:0:0/90", "::ffc0:0:0/90"),
+            ("FD00::/8", "fd00::/8"),
         ];
         for (text, canonical) in table {
             assert_eq!(parse_cidr(text).map(|c| c.to_string()).as_deref(), Some(canonical), "{text}");
@@ -75,6 +101,19 @@ mod tests {
             "10.0.0.0/+8",
             "256.0.0.0/8",
             "10.0.0.0/",
+            "10.0.0.0/8/8",
+            " 10.0.0.0/8",
+            "10.0.0.0/8 ",
+            "10.0.0.0/-1",
+            "10.0.0.0/999999999999",
+            "fe80::1%eth0/64",
+            "fd000::/8",
+            ":::/8",
+            "1:2:3:4:5:6:7:8:9/8",
+            "::1.2.3/8",
+            "10.0.0.0/255.0.0.0",
+            "",
+            "/",
         ] {
             assert_eq!(parse_cidr(text), None, "{text}");
         }

@@ -40,6 +40,15 @@ pub struct Cluster {
     pub passed_over: BTreeMap<String, usize>,
 }
 
+impl Cluster {
+    /// The namespaces that objects live in and the input does not hold, in order: of their labels only
+    /// `kubernetes.io/metadata.name` is known, so that selectors looking at others may not match.
+    pub fn namespaces_not_given(&self) -> Vec<&str> {
+        let named_only = self.namespaces.iter().filter(|(_, namespace)| namespace.source.is_none());
+        named_only.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
 /// What is done about a denial, weakest first. The verdict itself never depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Mode {

@@ -2,6 +2,8 @@
 
 use super::{
     ReadError,
+    found::Scope,
+    names,
     tree::{Node, Value},
 };
 use crate::{cluster::Source, labels::Labels};
@@ -9,17 +11,64 @@ use std::{fmt, sync::Arc};
 
 /// The object being read.
 pub(super) struct Object<'n> {
-    pub(super) file: Arc<str>,
+    file: Arc<str>,
     pub(super) kind: &'n str,
     /// Empty for objects without one.
     pub(super) namespace: String,
     pub(super) name: String,
-    pub(super) root: &'n Node,
+    root: &'n Node<'n>,
     /// Where it begins, or the list it stands in.
-    pub(super) line: u32,
+    line: u32,
 }
 
 impl<'n> Object<'n> {
+    /// One whose name is not known yet.
+    pub(super) fn unnamed(file: Arc<str>, kind: &'n str, root: &'n Node<'n>, line: u32) -> Self {
+        Self { file, kind, namespace: String::new(), name: String::new(), root, line }
+    }
+
+    /// One with its name and namespace, which are valid.
+    pub(super) fn named(
+        file: Arc<str>,
+        kind: &'n str,
+        node: &'n Node<'n>,
+        line: u32,
+        scope: Scope,
+    ) -> Result<Self, ReadError> {
+        let mut object = Self::unnamed(file, kind, node, line);
+        let (name, namespace) = (object.metadata_text("name")?, object.metadata_text("namespace")?);
+        (object.name, object.namespace) = match scope {
+            Scope::Cluster => (name, String::new()),
+            Scope::Namespaced if namespace.is_empty() => (name, "default".to_owned()),
+            Scope::Namespaced => (name, namespace),
+        };
+        object.check_names()?;
+        Ok(object)
+    }
+
+    fn metadata_text(&self, key: &str) -> Result<String, ReadError> {
+        Ok(self.root().at("metadata")?.at(key)?.text()?.unwrap_or_default().to_owned())
+    }
+
+    fn check_names(&self) -> Result<(), ReadError> {
+        let root = self.root();
+        let metadata = root.at("metadata")?;
+        let field = metadata.at("name")?;
+        let name = field.needed_text("every object needs a name")?;
+        let problem =
+            if self.kind == "Namespace" { names::label_problem(name) } else { names::subdomain_problem(name) };
+        if let Some(problem) = problem {
+            return Err(field.wrong(format_args!("`{name}` is no name: {problem}")));
+        }
+        match names::label_problem(&self.namespace).filter(|_| !self.namespace.is_empty()) {
+            Some(problem) => {
+                let field = metadata.at("namespace")?;
+                Err(field.wrong(format_args!("`{}` is no namespace: {problem}", self.namespace)))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn root<'o>(&'o self) -> Field<'o> {
         Field { object: self, above: None, step: Step::Root, node: Some(self.root) }
     }
@@ -52,7 +101,7 @@ pub(super) struct Field<'f> {
     object: &'f Object<'f>,
     above: Option<&'f Field<'f>>,
     step: Step<'f>,
-    node: Option<&'f Node>,
+    node: Option<&'f Node<'f>>,
 }
 
 impl<'f> Field<'f> {
@@ -71,7 +120,7 @@ impl<'f> Field<'f> {
             _ => &[],
         };
         Ok(entries.iter().map(move |(key, node)| {
-            (key.as_str(), Field { object: self.object, above: Some(self), step: Step::Key(key), node: Some(node) })
+            (key.as_ref(), Field { object: self.object, above: Some(self), step: Step::Key(key), node: Some(node) })
         }))
     }
 
@@ -150,14 +199,11 @@ impl<'f> Field<'f> {
         port.ok_or_else(|| self.wrong(format!("{number} is no port; use 1 to 65535")))
     }
 
-    /// A map of strings.
+    /// A map of strings; null is the empty one, as the API server reads it.
     pub(super) fn labels(&self) -> Result<Labels, ReadError> {
         let mut labels = Labels::new();
         for (key, value) in self.entries()? {
-            let Some(text) = value.text()? else {
-                return Err(value.wrong("expected a string, found null; quote it, or write \"\" for an empty value"));
-            };
-            labels.insert(key.to_owned(), text.to_owned());
+            labels.insert(key.to_owned(), value.text()?.unwrap_or_default().to_owned());
         }
         Ok(labels)
     }
@@ -165,11 +211,7 @@ impl<'f> Field<'f> {
     /// An error at this field.
     pub(super) fn wrong(&self, problem: impl fmt::Display) -> ReadError {
         let separator = if matches!(self.step, Step::Root) { "" } else { ": " };
-        ReadError {
-            file: self.object.file.clone(),
-            line: self.line(),
-            message: format!("{}: {self}{separator}{problem}", self.object),
-        }
+        ReadError::new(&self.object.file, self.line(), format!("{}: {self}{separator}{problem}", self.object))
     }
 
     pub(super) fn source(&self) -> Source {

@@ -4,38 +4,97 @@
 use super::{
     ReadError,
     field::{Field, Object, WholeOrText},
+    found::Class,
+    names,
     objects::protocol,
-    twice,
 };
 use crate::{
-    cidr::parse_cidr,
-    labels::{Operator, Requirement, Selector},
-    policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Rule},
+    cidr::{self, Written},
+    labels::{Labels, Operator, Requirement, Selector},
+    policy::{NetworkPolicy, Peer, Port, PortMatch, Rule},
 };
-use ipnet::IpNet;
+/// The API server takes so many bytes of annotations (apimachinery, api/validation).
+const MAX_ANNOTATIONS: usize = 256 << 10;
 
-pub(super) fn read(into: &mut PolicySet, object: &Object<'_>) -> Result<(), ReadError> {
+/// The fields of `metadata`.
+const OBJECT_META: [&str; 15] = [
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+    "selfLink",
+];
+
+pub(super) fn read(object: &Object<'_>, class: &Class) -> Result<NetworkPolicy, ReadError> {
     let root = object.root();
+    if class.version != version_of(object.kind) {
+        let field = root.at("apiVersion")?;
+        return Err(field.wrong(format_args!(
+            "there is no {} in {class}; write {}/{}",
+            object.kind,
+            class.group,
+            version_of(object.kind)
+        )));
+    }
+    // Clusters before 1.28 print a status, too.
+    only(&root, &["apiVersion", "kind", "metadata", "spec", "status"])?;
     let (metadata, spec) = (root.at("metadata")?, root.at("spec")?);
+    only(&metadata, &OBJECT_META)?;
     only(&spec, &["podSelector", "policyTypes", "ingress", "egress"])?;
     let (ingress, egress) = (rules(&spec.at("ingress")?, "from")?, rules(&spec.at("egress")?, "to")?);
     let types = types(&spec.at("policyTypes")?)?.unwrap_or(Types { ingress: true, egress: !egress.is_empty() });
-    let policy = NetworkPolicy {
+    Ok(NetworkPolicy {
         namespace: object.namespace.clone(),
         name: object.name.clone(),
-        labels: metadata.at("labels")?.labels()?,
-        annotations: metadata.at("annotations")?.labels()?,
+        labels: valid_labels(&metadata.at("labels")?)?,
+        annotations: annotations(&metadata.at("annotations")?)?,
         pod_selector: selector(&spec.at("podSelector")?)?.unwrap_or_default(),
         ingress: types.ingress.then_some(ingress),
         egress: types.egress.then_some(egress),
         source: Some(object.source()),
-    };
-    let same = |p: &&NetworkPolicy| (&p.namespace, &p.name) == (&policy.namespace, &policy.name);
-    if let Some(first) = into.policies.iter().find(same) {
-        return Err(twice(object, first.source.as_ref()));
+    })
+}
+
+fn version_of(kind: &str) -> &'static str {
+    if kind == "StagedNetworkPolicy" { "v1alpha1" } else { "v1" }
+}
+
+/// Labels that the API server would store.
+fn valid_labels(field: &Field<'_>) -> Result<Labels, ReadError> {
+    for (key, value) in field.entries()? {
+        let text = value.text()?.unwrap_or_default();
+        if let Some(problem) = names::key_problem(key) {
+            return Err(value.wrong(format_args!("`{key}` is no label key: {problem}")));
+        }
+        if let Some(problem) = names::value_problem(text) {
+            return Err(value.wrong(format_args!("`{text}` is no label value: {problem}")));
+        }
     }
-    into.policies.push(policy);
-    Ok(())
+    field.labels()
+}
+
+fn annotations(field: &Field<'_>) -> Result<Labels, ReadError> {
+    for (key, value) in field.entries()? {
+        if let Some(problem) = names::key_problem(&key.to_lowercase()) {
+            return Err(value.wrong(format_args!("`{key}` is no annotation key: {problem}")));
+        }
+    }
+    let all = field.labels()?;
+    let size: usize = all.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if size > MAX_ANNOTATIONS {
+        return Err(field.wrong(format_args!("{size} bytes of annotations; the API server takes {MAX_ANNOTATIONS}")));
+    }
+    Ok(all)
 }
 
 struct Types {
@@ -46,9 +105,9 @@ struct Types {
 /// `None` when absent or empty.
 fn types(field: &Field<'_>) -> Result<Option<Types>, ReadError> {
     let mut types = Types { ingress: false, egress: false };
-    let mut any = false;
+    let mut count = 0;
     for item in field.items()? {
-        any = true;
+        count += 1;
         match item.text()? {
             Some("Ingress") => types.ingress = true,
             Some("Egress") => types.egress = true,
@@ -58,7 +117,10 @@ fn types(field: &Field<'_>) -> Result<Option<Types>, ReadError> {
             }
         }
     }
-    Ok(any.then_some(types))
+    if count > 2 {
+        return Err(field.wrong("more than two; write Ingress, Egress or both"));
+    }
+    Ok((count > 0).then_some(types))
 }
 
 fn rules(field: &Field<'_>, peers: &'static str) -> Result<Vec<Rule>, ReadError> {
@@ -89,21 +151,24 @@ fn peer(field: &Field<'_>) -> Result<Peer, ReadError> {
 
 fn ip_block(field: &Field<'_>) -> Result<Peer, ReadError> {
     only(field, &["cidr", "except"])?;
-    let cidr = cidr(&field.at("cidr")?)?;
+    let whole = cidr(&field.at("cidr")?)?;
     let mut except = Vec::new();
     for item in field.at("except")?.items()? {
-        let hole = self::cidr(&item)?;
-        if hole == cidr || !cidr.contains(&hole) {
-            return Err(item.wrong(format_args!("{hole} must lie within {cidr} and be smaller")));
+        let hole = cidr(&item)?;
+        // By the lengths as they are written, which is how the API server compares an IPv4-mapped block.
+        if !whole.net.contains(&hole.net.network()) || whole.bits >= hole.bits {
+            let (hole, whole) = (hole.net, whole.net);
+            return Err(item.wrong(format_args!("{hole} must lie within {whole} and be smaller")));
         }
-        except.push(hole);
+        // So written, it may take away all.
+        except.push(if hole.net.contains(&whole.net) { whole.net } else { hole.net });
     }
-    Ok(Peer::Block { cidr, except })
+    Ok(Peer::Block { cidr: whole.net, except })
 }
 
-fn cidr(field: &Field<'_>) -> Result<IpNet, ReadError> {
+fn cidr(field: &Field<'_>) -> Result<Written, ReadError> {
     let text = field.needed_text("write a CIDR such as 10.0.0.0/8 or fd00::/8")?;
-    parse_cidr(text)
+    cidr::parse(text)
         .ok_or_else(|| field.wrong(format_args!("`{text}` is no CIDR; write one such as 10.0.0.0/8 or fd00::/8")))
 }
 
@@ -118,7 +183,7 @@ fn port(item: &Field<'_>) -> Result<Port, ReadError> {
         (Some(WholeOrText::Text(_)), Some(_)) => {
             return Err(end_field.wrong("cannot follow a named port; write port as a number"));
         }
-        (Some(WholeOrText::Text(name)), None) => match port_name_problem(name) {
+        (Some(WholeOrText::Text(name)), None) => match names::port_problem(name) {
             None => PortMatch::Named(name.to_owned()),
             Some(problem) => return Err(field.wrong(format_args!("`{name}` is no port name: {problem}"))),
         },
@@ -134,28 +199,13 @@ fn port(item: &Field<'_>) -> Result<Port, ReadError> {
     Ok(Port { protocol, port })
 }
 
-/// What is wrong with a port name (IANA_SVC_NAME, RFC 6335 section 5.1).
-fn port_name_problem(name: &str) -> Option<&'static str> {
-    if name.is_empty() || name.len() > 15 {
-        Some("use 1 to 15 characters")
-    } else if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        Some("use lower-case letters, digits and hyphens")
-    } else if !name.bytes().any(|b| b.is_ascii_lowercase()) {
-        Some("use at least one letter; a number is written without quotes")
-    } else if name.starts_with('-') || name.ends_with('-') || name.contains("--") {
-        Some("a hyphen stands between two other characters")
-    } else {
-        None
-    }
-}
-
 /// A label selector; `None` when absent or null.
 pub(super) fn selector(field: &Field<'_>) -> Result<Option<Selector>, ReadError> {
     if !field.is_there() {
         return Ok(None);
     }
     only(field, &["matchLabels", "matchExpressions"])?;
-    let mut selector = Selector::of(field.at("matchLabels")?.labels()?);
+    let mut selector = Selector::of(valid_labels(&field.at("matchLabels")?)?);
     for item in field.at("matchExpressions")?.items()? {
         selector.match_expressions.push(requirement(&item)?);
     }
@@ -164,7 +214,11 @@ pub(super) fn selector(field: &Field<'_>) -> Result<Option<Selector>, ReadError>
 
 fn requirement(item: &Field<'_>) -> Result<Requirement, ReadError> {
     only(item, &["key", "operator", "values"])?;
-    let key = item.at("key")?.needed_text("write the label's key")?.to_owned();
+    let field = item.at("key")?;
+    let key = field.needed_text("write the label's key")?.to_owned();
+    if let Some(problem) = names::key_problem(&key) {
+        return Err(field.wrong(format_args!("`{key}` is no label key: {problem}")));
+    }
     let field = item.at("operator")?;
     let operator = match field.needed_text("write In, NotIn, Exists or DoesNotExist")? {
         "In" => Operator::In,
@@ -176,8 +230,11 @@ fn requirement(item: &Field<'_>) -> Result<Requirement, ReadError> {
     let list = item.at("values")?;
     let mut values = Vec::new();
     for value in list.items()? {
-        let text = value.text()?;
-        values.push(text.ok_or_else(|| value.wrong("expected a string, found null; quote it"))?.to_owned());
+        let text = value.text()?.unwrap_or_default();
+        if let Some(problem) = names::value_problem(text) {
+            return Err(value.wrong(format_args!("`{text}` is no label value: {problem}")));
+        }
+        values.push(text.to_owned());
     }
     match (operator, values.is_empty()) {
         (Operator::In | Operator::NotIn, true) => Err(list.wrong("must not be empty with In or NotIn; add a value")),

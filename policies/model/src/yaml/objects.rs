@@ -2,13 +2,11 @@
 
 use super::{
     ReadError,
+    entry::Entry,
     field::{Field, Object, WholeOrText},
-    twice,
 };
 use crate::{
-    cluster::{
-        Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort,
-    },
+    cluster::{ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort},
     labels::{Labels, METADATA_NAME},
     policy::Protocol,
     stand_ins::STAND_IN,
@@ -17,21 +15,16 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use std::net::IpAddr;
 
-pub(super) fn namespace(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+pub(super) fn namespace(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let metadata = root.at("metadata")?;
     let mut labels = labels_with_mode(&metadata)?;
     labels.insert(METADATA_NAME.to_owned(), object.name.clone());
-    let namespace =
-        Namespace { labels, annotations: metadata.at("annotations")?.labels()?, source: Some(object.source()) };
-    // One that another object named before has no source.
-    match cluster.namespaces.insert(object.name.clone(), namespace) {
-        Some(Namespace { source: Some(first), .. }) => Err(twice(object, Some(&first))),
-        _ => Ok(()),
-    }
+    let annotations = metadata.at("annotations")?.labels()?;
+    Ok(Entry::Namespace(object.name.clone(), Namespace { labels, annotations, source: Some(object.source()) }))
 }
 
-pub(super) fn node(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+pub(super) fn node(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
     let mut node = Node { labels: metadata.at("labels")?.labels()?, source: Some(object.source()), ..Node::default() };
@@ -50,10 +43,7 @@ pub(super) fn node(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
     if node.pod_cidrs.is_empty() && cidr.is_there() {
         node.pod_cidrs.push(pod_cidr(&cidr)?);
     }
-    match cluster.nodes.insert(object.name.clone(), node) {
-        Some(first) => Err(twice(object, first.source.as_ref())),
-        None => Ok(()),
-    }
+    Ok(Entry::Node(object.name.clone(), node))
 }
 
 fn pod_cidr(field: &Field<'_>) -> Result<IpNet, ReadError> {
@@ -176,7 +166,7 @@ fn add_ports(ports: &mut Vec<ContainerPort>, container: &Field<'_>) -> Result<()
     Ok(())
 }
 
-pub(super) fn service(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+pub(super) fn service(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let (spec, status) = (root.at("spec")?, root.at("status")?);
     let mut service =
@@ -195,10 +185,7 @@ pub(super) fn service(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), 
     for item in spec.at("ports")?.items()? {
         service.ports.push(service_port(&item)?);
     }
-    match cluster.services.insert((object.namespace.clone(), object.name.clone()), service) {
-        Some(first) => Err(twice(object, first.source.as_ref())),
-        None => Ok(()),
-    }
+    Ok(Entry::Service((object.namespace.clone(), object.name.clone()), service))
 }
 
 fn service_port(item: &Field<'_>) -> Result<ServicePort, ReadError> {

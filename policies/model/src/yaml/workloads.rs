@@ -2,17 +2,17 @@
 
 use super::{
     ReadError,
+    entry::Entry,
     field::{Field, Object},
     network_policy::selector,
     objects::{container_ports, labels_with_mode, owner},
-    twice,
 };
 use crate::{
-    cluster::{Cluster, Workload, WorkloadKey},
+    cluster::{Workload, WorkloadKey},
     labels::Selector,
 };
 
-pub(super) fn read(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), ReadError> {
+pub(super) fn read(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let (metadata, spec) = (root.at("metadata")?, root.at("spec")?);
     let job_template = spec.at("jobTemplate")?;
@@ -51,10 +51,7 @@ pub(super) fn read(cluster: &mut Cluster, object: &Object<'_>) -> Result<(), Rea
     };
     let key =
         WorkloadKey { namespace: object.namespace.clone(), kind: object.kind.to_owned(), name: object.name.clone() };
-    match cluster.workloads.insert(key, workload) {
-        Some(first) => Err(twice(object, first.source.as_ref())),
-        None => Ok(()),
-    }
+    Ok(Entry::Workload(key, workload))
 }
 
 /// Whether a Job's status says that it will not run again.

@@ -65,7 +65,9 @@ fn what_is_no_kubernetes_document() {
 #[test]
 fn what_would_take_all_memory() {
     let deep_yaml = format!("a: {}", "[".repeat(5_000));
-    let deep_json = "{\"a\":".repeat(5_000);
+    let labels = format!("{}1{}", "{\"a\":".repeat(5_000), "}".repeat(5_000));
+    let deep_json =
+        format!("{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"a\",\"labels\":{labels}}}}}");
     let mut bomb = String::from("a: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -162,12 +164,6 @@ fn label_values_that_are_not_strings() {
         let expected =
             format!("in.yaml:6: Pod default/a: metadata.labels.x: expected a string, found {kind}; quote it");
         assert_eq!(error_of(&text), expected);
-    }
-    for value in ["null", "~", ""] {
-        let text = format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    x: {value}\n");
-        assert!(error_of(&text).ends_with(
-            "Pod default/a: metadata.labels.x: expected a string, found null; quote it, or write \"\" for an empty value"
-        ));
     }
     let json = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"a\",\"labels\":{\"a.b/x\":1}}}";
     assert_eq!(

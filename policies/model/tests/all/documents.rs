@@ -71,13 +71,21 @@ fn trip(policy: &NetworkPolicy) -> NetworkPolicy {
     without_places(read.policies.into_iter().next().expect("one policy"))
 }
 
+/// A policy with these as annotations, and those among them that are label values as labels, too.
 fn of_labels(values: &[&str]) -> NetworkPolicy {
-    let labels: Labels = values.iter().enumerate().map(|(i, v)| (format!("k{i}"), (*v).to_owned())).collect();
+    let named = |values: &mut dyn Iterator<Item = &&str>| -> Labels {
+        values.enumerate().map(|(i, v)| (format!("k{i}"), (*v).to_owned())).collect()
+    };
+    let ends_well = |v: &str| {
+        v.is_empty() || [v.chars().next(), v.chars().last()].iter().flatten().all(char::is_ascii_alphanumeric)
+    };
+    let is_label = |v: &&&str| ends_well(v) && !v.contains(':');
+    let labels = named(&mut values.iter().filter(is_label));
     NetworkPolicy {
         namespace: "on".to_owned(),
         name: "1e3".to_owned(),
         labels: labels.clone(),
-        annotations: labels.clone(),
+        annotations: named(&mut values.iter()),
         pod_selector: Selector::of(labels),
         ingress: Some(Vec::new()),
         egress: None,
@@ -293,8 +301,14 @@ fn a_service_is_read_with_its_addresses_and_targets() {
 }
 
 #[test]
-fn a_namespace_that_only_another_object_names_is_there_with_its_label() {
-    let cluster = cluster("apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a}\n");
+fn a_namespace_that_only_another_object_names_is_there_with_its_label_and_is_told() {
+    let cluster = cluster(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a}\n---\n\
+         apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: b}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: c}\n---\n\
+         apiVersion: v1\nkind: Namespace\nmetadata: {name: c}\n",
+    );
+    assert_eq!(cluster.namespaces_not_given(), ["a", "b"]);
     assert_eq!(cluster.namespaces["a"].labels["kubernetes.io/metadata.name"], "a");
     assert_eq!(cluster.namespaces["a"].source, None);
     assert_eq!(cluster.mode(&cluster.pods[0], Mode::Audit), Mode::Audit);

@@ -3,9 +3,11 @@
 
 mod bad_input;
 mod documents;
+mod formats;
 mod ledger;
 mod ownership;
 mod random;
+mod reading_on;
 mod reference;
 mod semantics;
 mod stand_ins;

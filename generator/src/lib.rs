@@ -22,7 +22,6 @@ pub mod minimize;
 pub mod naming;
 pub mod refused;
 pub mod render;
-pub mod replay;
 pub mod subjects;
 pub mod synthesize;
 pub mod verify;

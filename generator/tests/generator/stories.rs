@@ -1,9 +1,7 @@
 //! One thing each: what a scene's policies look like, what is listed, what is said.
 
 use crate::scenes::{self, Families, key, labels, ledger_of};
-use generator::{
-    CommunicationGraph, Generated, Nodes, Options, explain, lessons::LeftOutReason, render, replay, synthesize,
-};
+use generator::{CommunicationGraph, Generated, Nodes, Options, explain, lessons::LeftOutReason, render, synthesize};
 use model::{
     cluster::{Cluster, Service, ServicePort, TargetPort, WorkloadKey},
     ledger::{Edge, Ledger, Party},
@@ -74,7 +72,8 @@ fn a_policy_reads_as_kubernetes_wants_it() {
 #[test]
 fn label_values_survive_the_trip_to_yaml_and_back() {
     let mut cluster = scenes::cluster_of_nodes();
-    for (i, value) in ["on", "1_000", "0x1f", "12e3", "null", "y", "1.0", "2001-01-01", "false"].into_iter().enumerate() {
+    for (i, value) in ["on", "1_000", "0x1f", "12e3", "null", "y", "1.0", "2001-01-01", "false"].into_iter().enumerate()
+    {
         let labels = labels(&[("app", value), ("on", "y")]);
         scenes::add(&mut cluster, ("0x1f", "Deployment", &format!("w{i}")), &labels, &["app", "on"], 1, Families::V4);
     }
@@ -318,46 +317,6 @@ fn the_certificate_counts_hours_and_what_was_not_watched() {
     assert_eq!((frontend.lost_on_its_nodes, frontend.unwatched_seconds), (7, 15.0));
     let waiting = all.certificate.incomplete(0.05).join("\n");
     assert!(waiting.contains("shop/Deployment/frontend: upper bound 1.186 new edges an hour; watch for 60 hours in all and until its 1 edge seen in one hour only came again"), "{waiting}");
-}
-
-#[test]
-fn a_recorded_attack_is_newly_denied_and_the_learned_call_stays_allowed() {
-    let cluster = shop(&["frontend", "cart", "db"]);
-    let workloads = ["frontend", "cart", "db"].map(|name| key("shop", "Deployment", name));
-    let seen = |client, server, defect| scenes::Seen {
-        client: scenes::Who::Workload(client),
-        server: scenes::Who::Workload(server),
-        udp: false,
-        port: 6379,
-        hour: 0,
-        defect,
-        node: 0,
-    };
-    let record = |client, server, defect, n| scenes::record(&cluster, &workloads, &seen(client, server, defect), n);
-    let call = record(1, 2, scenes::Defect::None, 0);
-    let attack = record(0, 2, scenes::Defect::None, 1);
-    let audited = record(0, 2, scenes::Defect::Denied, 2);
-    let unknown = record(0, 2, scenes::Defect::Unattributed, 3);
-    let learned = synthesize(&scenes::ledger([&call]), &cluster, &Options::default()).unwrap();
-    let records = [audited, unknown, call.clone(), attack, call];
-    let replayed = replay::replay(&learned.policies, &cluster, &records);
-    let said: Vec<(&str, &str)> = replayed.iter().map(|r| (r.edge.as_str(), r.outcome.name())).collect();
-    assert_eq!(
-        said,
-        [
-            ("shop/cart->shop/db:6379/tcp", "still-allowed"),
-            ("shop/frontend->shop/db:6379/tcp", "newly-denied"),
-            ("shop/frontend->shop/db:6379/tcp", "still-denied"),
-            ("shop/frontend->10.244.0.4:6379/tcp", "not-asked"),
-        ]
-    );
-    let why = replayed[1].outcome.reason();
-    assert_eq!(why, "egress denied: no rule of shop/frontend allows it; ingress denied: no rule of shop/db allows it");
-    assert!(
-        replayed[0].outcome.reason().contains("ingress allowed by shop/db ingress[0]"),
-        "{}",
-        replayed[0].outcome.reason()
-    );
 }
 
 #[test]

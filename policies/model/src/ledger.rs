@@ -250,16 +250,34 @@ impl Unfit {
 /// The edge a row feeds, or why it feeds none. A function of the row alone, so that no order of
 /// rows changes a ledger.
 fn fitness(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
-    let edge = edge_of(record);
+    if let Some(reason) = denial(record) {
+        return Err((reason, edge_of(record)));
+    }
+    let is_clients_view = record.event.observed_at == ObservedAt::Client
+        && matches!(record.server.entity, Entity::Pod | Entity::Service);
+    match asked_edge(record) {
+        Err((Unfit::Exempt, edge)) => Err((Unfit::Exempt, edge)),
+        _ if is_clients_view => Err((Unfit::SeenAtServer, edge_of(record))),
+        Ok(edge) if !is_answered(record) => Err((Unfit::HandshakeNotSeen, Some(edge))),
+        other => other,
+    }
+}
+
+/// Why a row's flow was denied, in force or staged; `None`: it passed.
+pub fn denial(record: &FlowRecord) -> Option<Unfit> {
     let event = &record.event;
-    let reason = if is_denied(event.verdict) {
-        if is_policy(&event.reason) { Unfit::Denied } else { Unfit::DeniedOtherwise }
-    } else if is_denied(event.staged_verdict) && is_policy(&event.staged_reason) {
-        Unfit::StagedDenied
-    } else if is_exempt(record) {
+    if is_denied(event.verdict) {
+        return Some(if is_policy(&event.reason) { Unfit::Denied } else { Unfit::DeniedOtherwise });
+    }
+    (is_denied(event.staged_verdict) && is_policy(&event.staged_reason)).then_some(Unfit::StagedDenied)
+}
+
+/// The edge about which policies can be asked for this row, whatever became of its flow; or why they
+/// cannot.
+pub fn asked_edge(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
+    let (event, edge) = (&record.event, edge_of(record));
+    let reason = if is_exempt(record) {
         Unfit::Exempt
-    } else if event.observed_at == ObservedAt::Client && matches!(record.server.entity, Entity::Pod | Entity::Service) {
-        Unfit::SeenAtServer
     } else if [&record.client, &record.server].iter().any(|end| is_unattributed(end)) {
         Unfit::Unattributed
     } else if [&record.client, &record.server].iter().all(|end| end.entity != Entity::Pod) {
@@ -268,8 +286,6 @@ fn fitness(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
         Unfit::Inexpressible
     } else if event.direction_rule == DirectionRule::Unknown {
         Unfit::DirectionUnknown
-    } else if !is_answered(event) {
-        Unfit::HandshakeNotSeen
     } else {
         return edge.ok_or((Unfit::Unattributed, None));
     };
@@ -325,7 +341,8 @@ fn is_unattributed(end: &End) -> bool {
 
 /// TCP needs its handshake; a connection older than its observer needs packets both ways, as does
 /// SCTP. UDP has no openings: a datagram whose direction is known is one.
-fn is_answered(event: &FlowEvent) -> bool {
+pub fn is_answered(record: &FlowRecord) -> bool {
+    let event = &record.event;
     match Protocol::from_number(event.key.protocol) {
         Some(Protocol::Tcp) if is_opening_seen(event) => {
             event.tcp_flags_to_client & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
@@ -351,7 +368,8 @@ fn counts_as_unfit(reason: Unfit, record: &FlowRecord) -> bool {
     }
 }
 
-fn is_first_slice(record: &FlowRecord) -> bool {
+/// Whether a row is its flow's first: each flow is counted with it.
+pub fn is_first_slice(record: &FlowRecord) -> bool {
     record.event.start <= record.event.flow_start
 }
 

@@ -9,8 +9,11 @@
 
 mod atoms;
 mod boxes;
+pub mod diff;
+mod markdown;
 mod missing;
 mod reach;
+pub mod replay;
 pub mod sarif;
 mod sets;
 mod universe;

@@ -4,7 +4,7 @@
 //! its peer is one workload or address and nothing wider, as far as labels can tell; whom it opens
 //! beside those it was asked for is named.
 
-use crate::{reach::Direction, universe::Input};
+use crate::{reach::Direction, universe::Input, why::place_text};
 use ipnet::IpNet;
 use model::{
     cluster::{Pod, Source, WorkloadKey},
@@ -16,6 +16,8 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
 /// The longest name an object may have.
 const LONGEST_NAME: usize = 253;
+/// More addresses than these are not listed in a rule.
+const MOST_ADDRESSES: usize = 8;
 
 /// A rule that would open one side, and where it goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +89,28 @@ impl Missing {
         match self.direction {
             Direction::Ingress => "ingress",
             Direction::Egress => "egress",
+        }
+    }
+
+    /// What is to be pasted: the policy if it is new, else the rule.
+    pub fn yaml(&self) -> String {
+        if self.is_new { self.policy_yaml() } else { self.rule_yaml() }
+    }
+
+    /// Where it is to be pasted, and whom else it would be for.
+    pub fn place_text(&self) -> String {
+        let place = match self.is_new {
+            true => "as a policy of its own".to_owned(),
+            false => format!(
+                "at the end of spec.{} of {}{}",
+                self.list(),
+                self.policy_name(),
+                place_text(self.extends.as_ref())
+            ),
+        };
+        match self.also.is_empty() {
+            true => place,
+            false => format!("{place}; it would also be for {}, whose labels are no different", self.also.join(", ")),
         }
     }
 
@@ -195,6 +219,10 @@ fn peer(input: Input<'_>, ends: &[Cow<'_, Pod>], peer: &PeerEnd<'_>) -> Result<(
         PeerEnd::Addresses(addresses) if addresses.is_empty() => {
             Err("the other end is on the host network, and the input does not tell its node's address".to_owned())
         }
+        PeerEnd::Addresses(addresses) if addresses.len() > MOST_ADDRESSES => Err(format!(
+            "the other end has {} addresses, too many to list; choose a block that holds them",
+            addresses.len()
+        )),
         PeerEnd::Addresses(addresses) => {
             let block = |address: &IpAddr| Peer::Block { cidr: IpNet::from(*address), except: Vec::new() };
             Ok((addresses.iter().map(block).collect(), Vec::new()))

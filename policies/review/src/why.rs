@@ -10,6 +10,9 @@ mod json;
 mod judge;
 mod text;
 
+pub(crate) use json::{allowed as allowed_json, missing as missing_json, policy as policy_json};
+pub(crate) use text::place_text;
+
 pub use asked::{AskedPort, Named, PortName, Problem, Target};
 
 use crate::{
@@ -387,7 +390,7 @@ impl Asker<'_, '_> {
         if missing.is_empty() {
             return true;
         }
-        let Some(policies) = with_all(self.input.policies, missing) else { return false };
+        let Some(policies) = read_back(self.input.policies, missing) else { return false };
         let reference = Reference::new(self.input.cluster, &policies);
         let allowed = |group: &judge::Group| {
             let Some((protocol, port)) = group.port else { return true };
@@ -483,7 +486,7 @@ fn families(members: &[Member], peers: &[&Pod], own: &[&Pod]) -> Vec<IpAddr> {
 }
 
 /// The set with everything that is missing, as it is after each policy was written and read back.
-fn with_all(policies: &PolicySet, missing: &[Missing]) -> Option<PolicySet> {
+pub(crate) fn read_back(policies: &PolicySet, missing: &[Missing]) -> Option<PolicySet> {
     let mut all = policies.clone();
     missing.iter().for_each(|one| one.add_to(&mut all));
     for one in missing {
@@ -495,7 +498,7 @@ fn with_all(policies: &PolicySet, missing: &[Missing]) -> Option<PolicySet> {
     Some(all)
 }
 
-fn policy_place(policy: &NetworkPolicy) -> PolicyPlace {
+pub(crate) fn policy_place(policy: &NetworkPolicy) -> PolicyPlace {
     PolicyPlace { name: format!("{}/{}", policy.namespace, policy.name), source: policy.source.clone() }
 }
 

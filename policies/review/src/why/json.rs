@@ -79,7 +79,7 @@ fn side(side: &Side) -> Value {
     value
 }
 
-fn policy(policy: &PolicyPlace) -> Value {
+pub(crate) fn policy(policy: &PolicyPlace) -> Value {
     let mut value = Map::from_iter([("policy".to_owned(), policy.name.as_str().into())]);
     place(&mut value, policy.source.as_ref());
     value.into()
@@ -109,14 +109,13 @@ fn near(near: &NearRule) -> Value {
     value.into()
 }
 
-fn missing(missing: &crate::missing::Missing) -> Value {
+pub(crate) fn missing(missing: &crate::missing::Missing) -> Value {
     let mut value = Map::new();
     value.insert("policy".to_owned(), missing.policy_name().into());
     value.insert("action".to_owned(), if missing.is_new { "create" } else { "extend" }.into());
     value.insert("list".to_owned(), missing.list().into());
     place(&mut value, missing.extends.as_ref());
-    let yaml = if missing.is_new { missing.policy_yaml() } else { missing.rule_yaml() };
-    value.insert("yaml".to_owned(), yaml.into());
+    value.insert("yaml".to_owned(), missing.yaml().into());
     if !missing.also.is_empty() {
         value.insert("also".to_owned(), missing.also.clone().into());
     }
@@ -132,7 +131,7 @@ fn place(value: &mut Map<String, Value>, source: Option<&Source>) {
     }
 }
 
-fn allowed(allowed: &Allowed) -> Value {
+pub(crate) fn allowed(allowed: &Allowed) -> Value {
     let one =
         |(protocol, ports): (Protocol, &[(u16, u16)])| json!({"protocol": protocol.name(), "ports": ports_text(ports)});
     allowed.by_protocol().map(one).collect()

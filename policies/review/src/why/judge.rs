@@ -14,7 +14,7 @@ pub(super) struct Group {
     pub(super) from: Vec<Member>,
     pub(super) to: Vec<Member>,
     /// The port at these servers.
-    pub(super) port: Option<(Protocol, u16)>,
+    pub(super) port: At,
     pub(super) is_port_named: bool,
     /// One pod to itself.
     pub(super) is_itself: bool,
@@ -28,6 +28,9 @@ pub(super) struct BothFacts {
     pub(super) egress: Facts,
     pub(super) ingress: Facts,
 }
+
+/// A server's port.
+type At = Option<(Protocol, u16)>;
 
 /// One side's reasons.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +86,7 @@ pub(super) fn groups(
     port: Option<&AskedPort>,
 ) -> Result<Vec<Group>, Problem> {
     let is_port_named = port.is_some_and(|port| matches!(port.port, PortName::Name(_)));
-    let mut servers: BTreeMap<(EndId, Option<(Protocol, u16)>), Vec<Member>> = BTreeMap::new();
+    let mut servers: BTreeMap<(EndId, At), Vec<Member>> = BTreeMap::new();
     for member in &to.members {
         for number in numbers(universe, member, port) {
             servers.entry((member.end, number)).or_default().push(member.clone());
@@ -97,7 +100,7 @@ pub(super) fn groups(
     for member in &from.members {
         clients.entry(member.end).or_default().push(member.clone());
     }
-    type Told = (BothFacts, SetId, Option<(Protocol, u16)>, bool);
+    type Told = (BothFacts, SetId, At, bool);
     let mut told: BTreeMap<Told, BTreeMap<Vec<Member>, Vec<Member>>> = BTreeMap::new();
     let itself = is_itself(from, to);
     let others = servers.values().chain(clients.values()).map(Vec::len).max().unwrap_or(0) > 1
@@ -150,7 +153,7 @@ fn one_pod(members: &[Member]) -> Option<usize> {
 }
 
 /// The port at a server; several where it has the name more than once.
-fn numbers(universe: &Universe<'_>, server: &Member, port: Option<&AskedPort>) -> Vec<Option<(Protocol, u16)>> {
+fn numbers(universe: &Universe<'_>, server: &Member, port: Option<&AskedPort>) -> Vec<At> {
     match port.map(|port| (port.protocol, &port.port)) {
         None => vec![None],
         Some((protocol, PortName::Number(number))) => vec![Some((protocol, *number))],
@@ -174,13 +177,7 @@ fn names(universe: &Universe<'_>, to: &Who) -> Vec<String> {
     all
 }
 
-fn facts(
-    universe: &Universe<'_>,
-    reach: &Reach<'_, '_>,
-    from: EndId,
-    to: EndId,
-    port: Option<(Protocol, u16)>,
-) -> (BothFacts, SetId) {
+fn facts(universe: &Universe<'_>, reach: &Reach<'_, '_>, from: EndId, to: EndId, port: At) -> (BothFacts, SetId) {
     let side = |direction| side(universe, reach, direction, from, to, port);
     let sets = [Direction::Egress, Direction::Ingress].map(|direction| reach.side(direction, from, to));
     let allowed = reach.sets().intersection(sets[0], sets[1]);
@@ -193,7 +190,7 @@ fn side(
     direction: Direction,
     from: EndId,
     to: EndId,
-    port: Option<(Protocol, u16)>,
+    port: At,
 ) -> Facts {
     let (own, peer) = match direction {
         Direction::Egress => (from, to),
@@ -225,7 +222,7 @@ fn other_peer(
     policies: &[usize],
     peer: EndId,
     to: EndId,
-    port: Option<(Protocol, u16)>,
+    port: At,
 ) -> Vec<(RuleRef, SetId, But)> {
     let Some((protocol, number)) = port else { return Vec::new() };
     let mut near = Vec::new();

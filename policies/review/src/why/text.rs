@@ -29,21 +29,8 @@ impl Why {
         }
         for (index, missing) in self.missing.iter().enumerate() {
             out.push(String::new());
-            let (list, name) = (missing.list(), missing.policy_name());
-            let heading = match missing.is_new {
-                true => format!("missing rule {}: as a policy of its own", index + 1),
-                false => format!(
-                    "missing rule {}: at the end of spec.{list} of {name}{}",
-                    index + 1,
-                    place(missing.extends.as_ref())
-                ),
-            };
-            out.push(heading);
-            if !missing.also.is_empty() {
-                out.push(format!("it would also be for {}, whose labels are no different", missing.also.join(", ")));
-            }
-            let yaml = if missing.is_new { missing.policy_yaml() } else { missing.rule_yaml() };
-            out.extend(yaml.lines().map(|line| format!("  {line}")));
+            out.push(format!("missing rule {}: {}", index + 1, missing.place_text()));
+            out.extend(missing.yaml().lines().map(|line| format!("  {line}")));
         }
         out
     }
@@ -113,14 +100,15 @@ impl Why {
 }
 
 fn policy_text(policy: &PolicyPlace) -> String {
-    format!("{}{}", policy.name, place(policy.source.as_ref()))
+    format!("{}{}", policy.name, place_text(policy.source.as_ref()))
 }
 
 fn rule_text(rule: &RulePlace) -> String {
-    format!("{}{}", rule.name, place(rule.source.as_ref()))
+    format!("{}{}", rule.name, place_text(rule.source.as_ref()))
 }
 
-fn place(source: Option<&Source>) -> String {
+/// ` (file:line)`, as it follows a name; nothing where it is not known.
+pub(crate) fn place_text(source: Option<&Source>) -> String {
     match source {
         None => String::new(),
         Some(Source { file, line: 0 }) => format!(" ({file})"),

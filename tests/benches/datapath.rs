@@ -13,7 +13,7 @@ use tests::{
 };
 use verdict::{
     Limits, Mode,
-    abi::{RulePort, endpoint_word, rule_key, slot_number},
+    abi::{EGRESS_ISOLATED, INGRESS_ISOLATED, RulePort, endpoint_word, rule_key, slot_number},
 };
 
 const REPEAT: u32 = 200_000;
@@ -141,7 +141,7 @@ fn rig(identities: u32) -> Rig {
     for address in [v4(9), v6(9)] {
         rig.identity(address, 128, 1).expect("an identity");
     }
-    let slot = slot_number(1, true, true, false);
+    let slot = slot_number(1, INGRESS_ISOLATED | EGRESS_ISOLATED);
     rig.rule(rule_key(slot, 1, Direction::Inbound, TCP, RulePort::Class(80)), 1).expect("a rule");
     rig.generation(1, slot, 0, Mode::Enforce).expect("a generation");
     rig.publish(1, endpoint_word(1, 1)).expect("a publish");

@@ -110,8 +110,9 @@ fn assert_both_verdicts(features: &Seen) {
     }
 }
 
-/// The links: loopback for the first endpoint, then one for the second and one whose pod is not known.
-const LINKS: [u32; 3] = [1, 20, 21];
+/// The links: loopback for the first endpoint, then one for the second, which takes the first one's slot
+/// (`abi::LINK_SLOTS`), and one whose pod is not known.
+const LINKS: [u32; 3] = [1, 1 + abi::LINK_SLOTS, 21];
 
 fn links() {
     for (index, [name, peer]) in LINKS[1..].iter().zip([["a", "b"], ["c", "d"]]) {
@@ -230,7 +231,14 @@ impl World {
     }
 
     fn slot_number(index: u32) -> u32 {
-        abi::slot_number(index, !index.is_multiple_of(8), index % 8 != 1, index.is_multiple_of(3))
+        let flags = [
+            (!index.is_multiple_of(8), abi::INGRESS_ISOLATED),
+            (index % 8 != 1, abi::EGRESS_ISOLATED),
+            (index.is_multiple_of(3), abi::RANGES),
+            (!index.is_multiple_of(5), abi::RULES_FOR_ANYONE),
+            (!index.is_multiple_of(7), abi::RULES_FOR_ANY_PORT),
+        ];
+        abi::slot_number(index, flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum())
     }
 
     fn slot(&mut self, index: u32) -> Result<(), datapath::Error> {

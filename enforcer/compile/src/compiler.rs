@@ -15,12 +15,9 @@ use std::{
     sync::Arc,
 };
 use verdict::{
-    Mode,
+    Mode, abi,
     abi::{ANYONE, GENERATION_BITS, GenerationRecord, MAX_ENDPOINTS},
 };
-
-/// Slot indices begin at 1 and lie above three flags.
-const SLOT_INDICES: u32 = 1 << 29;
 
 /// Terms of policies that are gone which identities may still tell apart, beside as many as are in use.
 const SPARE: usize = 64;
@@ -99,7 +96,7 @@ impl Compiler {
         let table = &self.state.table;
         let used: BTreeSet<u32> = table.identities.values().copied().collect();
         self.identities.retain(|number| used.contains(&number));
-        let used: BTreeSet<u32> = table.slots.keys().map(|number| number >> 3).collect();
+        let used: BTreeSet<u32> = table.slots.keys().map(|number| abi::slot_index(*number)).collect();
         self.slots.retain(|index| used.contains(&index));
     }
 
@@ -239,7 +236,7 @@ impl Compiler {
             })
             .collect();
         let slot = Arc::new(expand(grants, identities, |name| numbers.get(name).copied().unwrap_or(0)));
-        let index = self.slots.number(&slot, SLOT_INDICES).ok_or(Error::Exhausted { what: "slot" })?;
+        let index = self.slots.number(&slot, abi::SLOT_INDICES).ok_or(Error::Exhausted { what: "slot" })?;
         Ok((slot.number(index), slot))
     }
 

@@ -29,6 +29,8 @@ pub struct Slot {
     pub ingress_isolated: bool,
     /// No egress but by a rule.
     pub egress_isolated: bool,
+    rules_for_anyone: bool,
+    rules_for_any_port: bool,
     /// [`abi::rule_key`] without its slot word -> rule id.
     rules: BTreeMap<[u32; 2], u32>,
     /// Blocks of ports -> class; not empty: ports in rules are classes.
@@ -38,7 +40,14 @@ pub struct Slot {
 impl Slot {
     /// Its number, from its index.
     pub fn number(&self, index: u32) -> u32 {
-        abi::slot_number(index, self.ingress_isolated, self.egress_isolated, !self.port_classes.is_empty())
+        let flags = [
+            (self.ingress_isolated, abi::INGRESS_ISOLATED),
+            (self.egress_isolated, abi::EGRESS_ISOLATED),
+            (!self.port_classes.is_empty(), abi::RANGES),
+            (self.rules_for_anyone, abi::RULES_FOR_ANYONE),
+            (self.rules_for_any_port, abi::RULES_FOR_ANY_PORT),
+        ];
+        abi::slot_number(index, flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum())
     }
 
     /// Its rules under a slot number, as the map `RULES` holds them.
@@ -139,6 +148,8 @@ pub(crate) fn expand(
     }
     for flat in flat {
         let mut put = |protocol: u8, port| {
+            slot.rules_for_anyone |= flat.identity == ANYONE;
+            slot.rules_for_any_port |= port == RulePort::Any;
             let [_, identity, port] = rule_key(0, flat.identity, flat.direction, protocol, port);
             slot.rules.entry([identity, port]).or_insert(flat.rule);
         };

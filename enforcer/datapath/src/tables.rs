@@ -26,6 +26,7 @@ const RECORD_WORDS: usize = size_of::<EndpointRecord>() / 8;
 /// The tables of the loaded program.
 pub struct Tables {
     links: HashMap<MapData, u32, u32>,
+    link_slots: Array<MapData, u64>,
     endpoints: Array<MapData, EndpointRecord>,
     words: Option<MappedWords>,
     generations: Array<MapData, GenerationRecord>,
@@ -85,6 +86,7 @@ impl Tables {
         let words = map_endpoints(ebpf)?;
         Ok(Self {
             links: take_map(ebpf, maps::LINKS)?,
+            link_slots: take_map(ebpf, maps::LINK_SLOTS)?,
             endpoints: take_map(ebpf, maps::ENDPOINTS)?,
             words,
             generations: take_map(ebpf, maps::GENERATIONS)?,
@@ -251,6 +253,7 @@ impl Tables {
         if self.places.values().any(led) {
             return Ok(());
         }
+        self.set_link_slot(ifindex, |slot| if slot as u32 == ifindex { 0 } else { slot })?;
         gone(self.links.remove(&ifindex)).map_err(Error::table("write", maps::LINKS))
     }
 
@@ -266,9 +269,17 @@ impl Tables {
         self.write_word(ordinal, word, &record)
     }
 
+    /// Writes a link's slot: one word, which the kernel copies whole.
+    fn set_link_slot(&mut self, ifindex: u32, change: impl Fn(u64) -> u64) -> Result<(), Error> {
+        let index = ifindex % abi::LINK_SLOTS;
+        let slot = self.link_slots.get(&index, 0).map_err(Error::table("read", maps::LINK_SLOTS))?;
+        self.link_slots.set(index, change(slot), 0).map_err(Error::table("write", maps::LINK_SLOTS))
+    }
+
     /// Leads a link to an endpoint.
     pub fn set_link(&mut self, ifindex: u32, ordinal: u32) -> Result<(), Error> {
-        self.links.insert(ifindex, ordinal, 0).map_err(Error::table("write", maps::LINKS))
+        self.links.insert(ifindex, ordinal, 0).map_err(Error::table("write", maps::LINKS))?;
+        self.set_link_slot(ifindex, |_| abi::link_slot(ifindex, ordinal))
     }
 
     /// Writes a generation.

@@ -13,8 +13,9 @@ mod tables;
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use core::cell::Cell;
 use flow::{Direction, Packet, ParseError};
+use packet::Linear;
 use tables::KernelTables;
-use verdict::{Effect, Hook, Mode, Reason, Sheet, Tables, Verdict, abi};
+use verdict::{Effect, Hook, Looked, Mode, Reason, Sheet, Tables, Verdict, abi};
 
 /// TC_ACT_UNSPEC: whatever else is attached still runs.
 const PASS: i32 = -1;
@@ -42,17 +43,30 @@ pub fn floor(_ctx: TcContext) -> i32 {
 #[inline(always)]
 fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
-    let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
-    // SAFETY: the value is copied at once.
-    let Some(endpoint) = unsafe { maps::LINKS.get(ifindex) }.copied() else {
-        return unknown_pod(skb, direction);
+    let (ifindex, length) = unsafe { ((*skb).ifindex, (*skb).len) };
+    let Some(endpoint) = maps::endpoint_of(ifindex) else { return unknown_pod(skb, direction) };
+    let Some(packet) = flow::brief(&Linear { skb }) else {
+        return judge(skb, direction, endpoint, Looked::No);
     };
+    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
+    if verdict::established(&KernelTables { skb }, &hook, &packet).is_none() {
+        return judge(skb, direction, endpoint, Looked::Yes);
+    }
+    report::count(abi::counter_index(Reason::Established, direction, false), length);
+    PASS
+}
+
+/// Every packet that is not one of nearly all.
+#[inline(never)]
+fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looked) -> i32 {
+    // SAFETY: the context is valid for the program's run.
+    let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     let tables = KernelTables { skb };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
     let Some(desk) = maps::desk() else { return DROP };
     let (sheet, scratch) = desk.parts();
     let verdict = match read(skb, scratch, &mut sheet.packet) {
-        Ok(()) => verdict::decide(&tables, &hook, sheet),
+        Ok(()) => verdict::decide_after(&tables, &hook, sheet, looked),
         Err(error) => {
             sheet.word = tables.word(endpoint);
             verdict::refuse(error)
@@ -68,7 +82,7 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
 /// Parses the linear part; where headers reach beyond it, pulls once and parses again.
 #[inline(never)]
 fn read(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> Result<(), ParseError> {
-    match flow::parse_into(&packet::Skb { skb, scratch }, packet) {
+    match flow::parse_into(&packet::Skb { linear: Linear { skb }, scratch }, packet) {
         Err(error) if error.is_truncation() && packet::pull(skb) => read_again(skb, scratch, packet),
         result => result,
     }
@@ -79,7 +93,7 @@ fn read(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> Result
 fn read_again(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> Result<(), ParseError> {
     packet.fragment = flow::Fragment::Whole;
     packet.fragment_id = 0;
-    flow::parse_into(&packet::Skb { skb, scratch }, packet)
+    flow::parse_into(&packet::Skb { linear: Linear { skb }, scratch }, packet)
 }
 
 /// What is done about a verdict that is not `Established`: the mode, the counter, the event.

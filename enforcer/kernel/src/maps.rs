@@ -22,6 +22,9 @@ const ENDPOINT_COUNT: usize = abi::MAX_ENDPOINTS as usize;
 
 #[btf_map]
 pub static LINKS: HashMap<u32, u32, ENDPOINT_COUNT> = HashMap::new();
+/// See `abi::LINK_SLOTS`.
+#[btf_map]
+pub static LINK_SLOTS: Array<u64, { abi::LINK_SLOTS as usize }> = Array::new();
 /// Mapped by the agent, which publishes a word by one store.
 #[btf_map]
 pub static ENDPOINTS: Array<EndpointRecord, ENDPOINT_COUNT, MMAPABLE> = Array::new();
@@ -53,6 +56,16 @@ pub static TOKENS: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 pub static EVENTS: RingBuf<(), 4_194_304> = RingBuf::new();
 #[btf_map]
 pub static TEST: Array<[u64; 2], 1> = Array::new();
+
+/// The endpoint that a link leads to.
+#[inline(always)]
+pub fn endpoint_of(ifindex: u32) -> Option<u32> {
+    match LINK_SLOTS.get(ifindex % abi::LINK_SLOTS) {
+        Some(slot) if *slot as u32 == ifindex => Some((*slot >> 32) as u32),
+        // SAFETY: the value is copied at once.
+        _ => unsafe { LINKS.get(ifindex) }.copied(),
+    }
+}
 
 /// What one packet is worked out on.
 #[repr(C)]

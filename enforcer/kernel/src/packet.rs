@@ -6,9 +6,15 @@ use flow::{HEADER_LIMIT, PacketBytes};
 
 /// A packet as it lies now: its linear part is looked up at each read. Kept in fields, LLVM would
 /// pass the two pointers to out-of-line functions as u32, and the verifier refuses arithmetic on those.
-pub struct Skb<'a> {
+pub struct Linear {
     /// The packet.
     pub skb: *mut __sk_buff,
+}
+
+/// The same for the parser, which forgets.
+pub struct Skb<'a> {
+    /// The packet.
+    pub linear: Linear,
     /// A word in a map, to forget by.
     pub scratch: &'a Cell<u64>,
 }
@@ -20,7 +26,7 @@ pub fn pull(skb: *mut __sk_buff) -> bool {
     unsafe { bpf_skb_pull_data(skb, u32::min((*skb).len, HEADER_LIMIT as u32)) == 0 }
 }
 
-impl PacketBytes for Skb<'_> {
+impl PacketBytes for Linear {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: the context is valid for the program's run.
@@ -39,14 +45,26 @@ impl PacketBytes for Skb<'_> {
     }
 
     #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is valid for the program's run.
+        unsafe { (*self.skb).len }
+    }
+}
+
+impl PacketBytes for Skb<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.linear.read(offset)
+    }
+
+    #[inline(always)]
     fn forget(&self, offset: u8) -> u8 {
         crate::maps::forget(self.scratch, offset)
     }
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        // SAFETY: the context is valid for the program's run.
-        unsafe { (*self.skb).len }
+        self.linear.length()
     }
 }
 

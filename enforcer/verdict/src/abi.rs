@@ -17,6 +17,8 @@ pub type Nanos = u64;
 pub mod maps {
     /// Hash: ifindex (u32) -> endpoint ordinal (u32).
     pub const LINKS: &str = "LINKS";
+    /// Array: ifindex modulo its length -> the link's slot, see [`super::LINK_SLOTS`].
+    pub const LINK_SLOTS: &str = "LINK_SLOTS";
     /// Array by endpoint ordinal: [`super::EndpointRecord`].
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Array by generation index: [`super::GenerationRecord`].
@@ -71,6 +73,15 @@ pub const FROM_POD: &str = "from_pod";
 
 /// Endpoints a node can have.
 pub const MAX_ENDPOINTS: u32 = 4096;
+/// Slots that spare nearly every packet the look into the map of links, whose hash costs a third of an
+/// established packet: a link's slot is its interface index modulo this.
+pub const LINK_SLOTS: u32 = 16_384;
+
+/// What a link's slot holds: interface index and ordinal. Another link's: the map of links is asked.
+#[inline(always)]
+pub const fn link_slot(ifindex: u32, ordinal: u32) -> u64 {
+    ifindex as u64 | (ordinal as u64) << 32
+}
 /// Own addresses of an endpoint; index 0 is its IPv4, 1 its IPv6, 2 and 3 further ones; unused are zero.
 pub const OWN_ADDRESSES: usize = 4;
 
@@ -96,9 +107,24 @@ pub const EGRESS_ISOLATED: u32 = 2;
 /// Flag of a slot number: its rules have port ranges, so ports are looked up in `PORT_CLASSES`.
 pub const RANGES: u32 = 4;
 
-/// A slot's number: its index (from 1) and what can be said of it without a lookup.
-pub const fn slot_number(index: u32, ingress_isolated: bool, egress_isolated: bool, ranges: bool) -> u32 {
-    index << 3 | (ranges as u32) << 2 | (egress_isolated as u32) << 1 | ingress_isolated as u32
+/// Flag of a slot number: it has rules for [`ANYONE`]. Without it they are not looked for.
+pub const RULES_FOR_ANYONE: u32 = 8;
+/// Flag of a slot number: it has rules for [`RulePort::Any`]. Without it they are not looked for.
+pub const RULES_FOR_ANY_PORT: u32 = 16;
+
+/// How many flags a slot number has.
+const SLOT_FLAGS: u32 = 5;
+/// Slot indices are below this.
+pub const SLOT_INDICES: u32 = 1 << (u32::BITS - SLOT_FLAGS);
+
+/// A slot's number: its index (from 1) and what can be said of it without a lookup, as flags.
+pub const fn slot_number(index: u32, flags: u32) -> u32 {
+    index << SLOT_FLAGS | flags
+}
+
+/// The index in a slot's number.
+pub const fn slot_index(number: u32) -> u32 {
+    number >> SLOT_FLAGS
 }
 
 /// The endpoint's word.

@@ -5,7 +5,7 @@
 
 use crate::{
     Admission, Evidence, Phase, Reason, Share, Staged, State, Tables, Verdict,
-    abi::{connection_key, epoch_of, word},
+    abi::{ConnectionKey, connection_key, epoch_of, word},
     connection::lifetime,
     entry::{advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
     policy::{Asked, judge},
@@ -14,13 +14,66 @@ use crate::{
     tables::{Node, Sockets},
     word::{NOT_YET, plain},
 };
-use flow::{Address, Direction, Fragment, Kind, Packet, TCP, tcp};
+use flow::{Address, Brief, Direction, FlowKey, Fragment, Kind, Packet, TCP, tcp};
+
+/// Whether [`established`] was asked about the packet on the sheet before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Looked {
+    No = 0,
+    Yes = 1,
+}
+
+/// Judges a packet by its connection alone, where it is one that was judged in this epoch and nothing in
+/// the packet's flags is new to it: the packet nearly all packets are.
+#[inline(always)]
+pub fn established<T: Tables>(tables: &T, hook: &Hook, packet: &Brief) -> Option<Verdict> {
+    let (own, key) = ends(tables, hook, &packet.key);
+    if own == NOT_OWN || (packet.key.protocol == TCP && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN) {
+        return None;
+    }
+    standing(tables, hook, &key, packet)
+}
+
+/// Which own address the local end has, and the key of the connection.
+#[inline(always)]
+fn ends<T: Tables>(tables: &T, hook: &Hook, k: &FlowKey) -> (u32, ConnectionKey) {
+    let (local, peer, local_port, peer_port) = match hook.direction {
+        Direction::Inbound => (k.destination, k.source, k.destination_port, k.source_port),
+        Direction::Outbound => (k.source, k.destination, k.source_port, k.destination_port),
+    };
+    let own = own_index(tables, hook.endpoint, &local);
+    (own, connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol))
+}
+
+#[inline(always)]
+fn standing<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, packet: &Brief) -> Option<Verdict> {
+    let entry = tables.connection(key)?;
+    let state = State(entry[word::STATE].get());
+    let idle = hook.now.wrapping_sub(entry[word::LAST_SEEN].get());
+    let signs = entry[word::SIGNS].get();
+    let usual = matches!(state.phase(), Phase::Established)
+        && idle <= lifetime(Phase::Established, packet.key.protocol)
+        && epoch_of(tables.word(hook.endpoint)) == state.epoch()
+        && signs | sign(hook.direction, packet.tcp_flags) == signs;
+    if !usual {
+        return None;
+    }
+    meter(tables, &entry, hook, packet.ip_length);
+    Some(of_entry(&entry, state, Reason::Established))
+}
 
 /// Judges the packet on the sheet. Everything it learns on the way (entries, shares, fragments) is in
 /// `tables`; the ports of a later fragment are filled in. Unless the verdict is `Established`, the sheet
 /// keeps the endpoint's word that it was reached under: the mode must be that word's.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict {
+    decide_after(tables, hook, sheet, Looked::No)
+}
+
+/// [`decide`], where [`established`] may have been asked before and had no answer.
+#[inline(always)]
+pub fn decide_after<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet, looked: Looked) -> Verdict {
     // Nearly all packets are whole and of a flow.
     if sheet.packet.kind as u8 > Kind::Echo as u8 || !matches!(sheet.packet.fragment, Fragment::Whole) {
         sheet.word = tables.word(hook.endpoint);
@@ -29,32 +82,21 @@ pub fn decide<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> Verdict 
             return Verdict(special);
         }
     }
-    let k = &sheet.packet.key;
-    let (local, peer, local_port, peer_port) = match hook.direction {
-        Direction::Inbound => (k.destination, k.source, k.destination_port, k.source_port),
-        Direction::Outbound => (k.source, k.destination, k.source_port, k.destination_port),
-    };
-    let own = own_index(tables, hook.endpoint, &local);
-    sheet.key = connection_key(hook.endpoint, own, peer, peer_port, local_port, k.protocol);
+    let packet = &sheet.packet;
+    let (own, key) = ends(tables, hook, &packet.key);
+    sheet.key = key;
     if own != NOT_OWN
-        && let Some(entry) = tables.connection(&sheet.key)
+        && matches!(looked, Looked::No)
+        && !packet.opens_connection()
+        && !ends_sctp(packet)
+        && let Some(verdict) = standing(
+            tables,
+            hook,
+            &sheet.key,
+            &Brief { key: packet.key, tcp_flags: packet.tcp_flags, ip_length: packet.ip_length },
+        )
     {
-        let packet = &sheet.packet;
-        let state = State(entry[word::STATE].get());
-        let current = epoch_of(tables.word(hook.endpoint)) == state.epoch();
-        let idle = hook.now.wrapping_sub(entry[word::LAST_SEEN].get());
-        // Established, judged in this epoch, nothing new in its flags: the packet nearly all packets are.
-        if matches!(state.phase(), Phase::Established)
-            && idle <= lifetime(Phase::Established, packet.key.protocol)
-            && current
-            && !packet.opens_connection()
-        {
-            let signs = entry[word::SIGNS].get();
-            if signs | sign(hook.direction, packet.tcp_flags) == signs && !ends_sctp(packet) {
-                meter(tables, &entry, hook, packet);
-                return of_entry(&entry, state, Reason::Established);
-            }
-        }
+        return verdict;
     }
     let found = look(tables, hook, sheet);
     if found != NOT_YET {
@@ -146,7 +188,7 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         sheet.situation = situation::AGAIN;
         return NOT_YET;
     }
-    meter(tables, &entry, hook, packet);
+    meter(tables, &entry, hook, packet.ip_length);
     if advance(tables, hook, packet, &entry) {
         of_entry(&entry, state, Reason::Established).0
     } else {
@@ -220,7 +262,7 @@ fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
         entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
         entry[word::RULES].set(verdict.rules());
     }
-    meter(tables, &entry, hook, packet);
+    meter(tables, &entry, hook, packet.ip_length);
     if opens {
         return verdict.0;
     }

@@ -36,7 +36,7 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
             // A tombstone is here already; what else is live is revoked, not entered.
             entry[word::STATE].set(state.0);
             entry[word::RULES].set(verdict.rules());
-            meter(tables, &entry, hook, packet);
+            meter(tables, &entry, hook, packet.ip_length);
             return if is_quiet(&entry, hook.now) { verdict.as_news().0 } else { verdict.0 };
         }
         retire(tables, hook, &sheet.key, &entry);
@@ -101,7 +101,7 @@ pub(crate) fn standing_denial<T: Tables>(
     state: State,
 ) -> Verdict {
     let last_seen = entry[word::LAST_SEEN].get();
-    meter(tables, entry, hook, packet);
+    meter(tables, entry, hook, packet.ip_length);
     if state.opened() as u8 != hook.direction as u8 {
         entry[word::LAST_SEEN].set(last_seen);
     }
@@ -139,20 +139,20 @@ pub(crate) fn revoke<T: Tables>(
     entry[word::RULES].set(verdict.rules());
     let signs = entry[word::SIGNS].get();
     entry[word::SIGNS].set(signs & 0xffff_ffff | (hook.now >> 20 & 0xffff_ffff) << 32);
-    meter(tables, entry, hook, packet);
+    meter(tables, entry, hook, packet.ip_length);
     verdict.as_news()
 }
 
 /// Counts the packet in its entry.
 #[inline(always)]
-pub(crate) fn meter<T: Tables>(tables: &T, entry: &[Cell<u64>; 9], hook: &Hook, packet: &Packet) {
+pub(crate) fn meter<T: Tables>(tables: &T, entry: &[Cell<u64>; 9], hook: &Hook, ip_length: u32) {
     entry[word::LAST_SEEN].set(hook.now);
     let (packets, bytes) = match hook.direction {
         Direction::Inbound => (&entry[word::PACKETS_IN], &entry[word::BYTES_IN]),
         Direction::Outbound => (&entry[word::PACKETS_OUT], &entry[word::BYTES_OUT]),
     };
     tables.add(packets, 1);
-    tables.add(bytes, u64::from(packet.ip_length));
+    tables.add(bytes, u64::from(ip_length));
 }
 
 #[inline(always)]

@@ -21,7 +21,7 @@ mod tables;
 mod word;
 
 pub use connection::{Admission, Evidence, Phase, Share, Staged, State, lifetime};
-pub use decide::decide;
+pub use decide::{Looked, decide, decide_after, established};
 pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;

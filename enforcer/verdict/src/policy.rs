@@ -2,7 +2,10 @@
 
 use crate::{
     Reason, Staged, Tables, Verdict,
-    abi::{self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RulePort, rule_key},
+    abi::{
+        self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE,
+        RulePort, rule_key,
+    },
     word::RULE,
 };
 use flow::{Address, Direction, SCTP, TCP, UDP};
@@ -120,6 +123,9 @@ fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u
     } else {
         (protocol, none) = (ALL_PROTOCOLS, NO_RULE_PORTLESS);
     }
+    if slot & RULES_FOR_ANY_PORT == 0 {
+        return none;
+    }
     find(tables, slot, identity, asked.opened, protocol, RulePort::Any).unwrap_or(none)
 }
 
@@ -137,6 +143,9 @@ fn find<T: Tables>(
         && let Some(rule) = tables.rule(&rule_key(slot, identity, opened, protocol, port))
     {
         return Some(rule);
+    }
+    if slot & RULES_FOR_ANYONE == 0 {
+        return None;
     }
     tables.rule(&rule_key(slot, ANYONE, opened, protocol, port))
 }

@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod brief;
 mod key;
 mod parse;
 
 pub use address::Address;
+pub use brief::{Brief, brief};
 pub use key::{Direction, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};
 pub use parse::{
     FIRST_LATER_FRAGMENT, Fragment, FragmentKey, HEADER_LIMIT, Kind, LinkLayer, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS,

@@ -7,7 +7,10 @@ use std::{
 };
 use verdict::{
     Hook, Limits, Mode, News, Reason, Share, Sheet, Tables, Verdict,
-    abi::{ALL_PROTOCOLS, RulePort, endpoint_word, rule_key, slot_number},
+    abi::{
+        ALL_PROTOCOLS, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort,
+        endpoint_word, rule_key, slot_number,
+    },
     decide,
     memory::Memory,
 };
@@ -42,10 +45,12 @@ pub(crate) const LINK: u32 = 7;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// Slots by what they say.
-pub(crate) const POLICY: u32 = slot_number(1, true, true, false);
-pub(crate) const CLOSED: u32 = slot_number(2, true, true, false);
-pub(crate) const OPEN: u32 = slot_number(3, false, false, false);
-pub(crate) const WITH_RANGES: u32 = slot_number(4, true, false, true);
+const ISOLATED: u32 = INGRESS_ISOLATED | EGRESS_ISOLATED;
+const RULES: u32 = RULES_FOR_ANYONE | RULES_FOR_ANY_PORT;
+pub(crate) const POLICY: u32 = slot_number(1, ISOLATED | RULES);
+pub(crate) const CLOSED: u32 = slot_number(2, ISOLATED);
+pub(crate) const OPEN: u32 = slot_number(3, 0);
+pub(crate) const WITH_RANGES: u32 = slot_number(4, INGRESS_ISOLATED | RANGES | RULES);
 pub(crate) const NOTHING: u32 = 0;
 
 /// A packet, and which way it goes.

@@ -13,6 +13,7 @@ use super::{
 };
 use serde::de::{Deserialize, Deserializer, MapAccess};
 use serde_saphyr::{Location, MessageFormatter as _, Spanned, UserMessageFormatter};
+use std::borrow::Cow;
 
 /// Nesting beyond this is refused. Kubernetes' own objects stay below 20.
 const MAX_DEPTH: usize = 100;
@@ -34,15 +35,13 @@ pub(super) fn roots<'t>(reading: &Reading, part: &Part<'t>) -> Result<Vec<Node<'
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
         emit_comments: false,
         with_snippet: false,
+        strict_booleans: true,
         non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough,
     };
     let roots: Vec<Root<'t>> = serde_saphyr::from_multiple_with_options(part.text, options)
         .map_err(|error| unreadable(reading, part, &error))?;
-    let settled = |Root(mut root): Root<'t>| {
-        settle(&mut root, part);
-        root
-    };
-    Ok(roots.into_iter().map(settled).collect())
+    let settled = |Root(mut root): Root<'t>| settle(&mut root, reading, part).map(|()| root);
+    roots.into_iter().map(settled).collect()
 }
 
 fn unreadable(reading: &Reading, part: &Part<'_>, error: &serde_saphyr::Error) -> ReadError {
@@ -94,33 +93,77 @@ impl<'de> Deserialize<'de> for OnlyValue<'de> {
     }
 }
 
-/// Makes lines those of the file, and plain scalars what Kubernetes takes them for.
-fn settle(node: &mut Node<'_>, part: &Part<'_>) {
+/// Makes lines those of the file, and plain scalars and keys what Kubernetes takes them for.
+fn settle(node: &mut Node<'_>, reading: &Reading, part: &Part<'_>) -> Result<(), ReadError> {
     node.line = if node.line == 0 { 0 } else { node.line.saturating_add(part.lines_before) };
     match &mut node.value {
-        Value::Text(text) if is_plain(part.text, node.offset) => {
-            if let Some(kind) = plain::not_a_string(text) {
-                node.value = match kind {
-                    plain::Kind::Null => Value::Null,
-                    plain::Kind::Bool => Value::Bool(false),
-                    plain::Kind::Number => Value::Number,
+        Value::List(items) => items.iter_mut().try_for_each(|item| settle(item, reading, part)),
+        Value::Map(entries) => {
+            for index in 0..entries.len() {
+                let (key, value) = &mut entries[index];
+                settle(value, reading, part)?;
+                let line = value.line;
+                let Cow::Borrowed(text) = *key else { continue };
+                let Some(written) = written_key(text, reading, part, line)? else { continue };
+                if entries.iter().any(|(known, _)| *known == written) {
+                    let message = format!("not readable as YAML: key `{written}` stands twice in one map; quote it");
+                    return Err(ReadError::new(&reading.file, line, message));
+                }
+                entries[index].0 = Cow::Owned(written);
+            }
+            Ok(())
+        }
+        scalar => {
+            if let Some(plain) = plain_at(part.text, node.offset) {
+                *scalar = match plain::not_a_string(match scalar {
+                    Value::Text(text) => text,
+                    _ => plain::token(plain),
+                }) {
+                    Some(plain::Kind::Null) => Value::Null,
+                    Some(plain::Kind::Bool(value)) => Value::Bool(value),
+                    Some(plain::Kind::Whole(value)) => Value::Whole(value),
+                    Some(plain::Kind::Number(_)) => Value::Number,
+                    None => match std::mem::replace(scalar, Value::Null) {
+                        Value::Text(text) => Value::Text(text),
+                        // To readers of YAML 1.2 alone it is no string.
+                        _ => Value::Text(plain::token(plain).to_owned().into()),
+                    },
                 };
             }
+            Ok(())
         }
-        Value::List(items) => items.iter_mut().for_each(|item| settle(item, part)),
-        Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| settle(value, part)),
-        _ => {}
     }
 }
 
-/// Whether the scalar at `offset` is written without quotes, block sign or tag.
-fn is_plain(text: &str, offset: Option<u32>) -> bool {
-    let Some((before, scalar)) = offset.and_then(|at| text.split_at_checked(at as usize)) else { return false };
+/// How Kubernetes writes a plain key that is no string, as a key is one in JSON.
+fn written_key(key: &str, reading: &Reading, part: &Part<'_>, line: u32) -> Result<Option<String>, ReadError> {
+    let Some(kind) = plain::not_a_string(key) else { return Ok(None) };
+    let at = key.as_ptr().addr().saturating_sub(part.text.as_ptr().addr());
+    let is_quoted = part.text.get(..at).is_none_or(|before| before.ends_with(['"', '\'']));
+    if is_quoted || plain_at(part.text, u32::try_from(at).ok()).is_none() {
+        return Ok(None);
+    }
+    let written = match kind {
+        plain::Kind::Null => {
+            let message = "not readable as YAML: a key that is null; quote it".to_owned();
+            return Err(ReadError::new(&reading.file, line, message));
+        }
+        plain::Kind::Bool(value) => value.to_string(),
+        plain::Kind::Whole(value) => value.to_string(),
+        plain::Kind::Number(value) => value.to_string(),
+    };
+    Ok(Some(written).filter(|written| written != key))
+}
+
+/// The text from `offset` on, if a scalar without quotes, block sign or tag begins there.
+fn plain_at(text: &str, offset: Option<u32>) -> Option<&str> {
+    let (before, scalar) = text.split_at_checked(offset? as usize)?;
     let mut rows = before.rsplit('\n');
     let row = rows.next().unwrap_or_default();
     let tagged = row.split_ascii_whitespace().rev().take(2).any(|word| word.starts_with('!'));
     // A block scalar's text begins below its sign.
     let sign = rows.next().and_then(|above| above.split_ascii_whitespace().next_back());
     let block = row.trim().is_empty() && sign.is_some_and(|word| word.starts_with(['|', '>']));
-    !tagged && !block && !scalar.starts_with(['"', '\'', '|', '>', '!', '&', '*'])
+    let plain = !tagged && !block && !scalar.starts_with(['"', '\'', '|', '>', '!', '&', '*']);
+    plain.then_some(scalar)
 }

@@ -44,6 +44,15 @@ fn what_is_no_kubernetes_document() {
             "in.yaml:2: not readable as YAML: duplicate mapping key: a not allowed here; give Kubernetes objects in YAML or JSON, as `kubectl get -o yaml` prints them",
         ),
         (
+            "{apiVersion: v1}\n---\na: {n: 1, off: 2}\n",
+            "in.yaml:1: not readable as JSON: key must be a string; a document that begins with `{` or `[` is taken for JSON",
+        ),
+        ("a:\n  n: 1\n  off: 2\n", "in.yaml:3: not readable as YAML: key `false` stands twice in one map; quote it"),
+        (
+            "a:\n  ~: 1\n",
+            "in.yaml:2: not readable as YAML: null is not allowed here; give Kubernetes objects in YAML or JSON, as `kubectl get -o yaml` prints them",
+        ),
+        (
             "a: *b\n",
             "in.yaml:1: not readable as YAML: reference to unknown value; give Kubernetes objects in YAML or JSON, as `kubectl get -o yaml` prints them",
         ),

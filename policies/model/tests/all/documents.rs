@@ -407,3 +407,25 @@ const SEED: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetad
     ports:\n    - {port: 80, endPort: 90}\n";
 const SEED_JSON: &str = "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\
     \"metadata\":{\"name\":\"a\",\"namespace\":\"b\"},\"status\":{\"podIP\":\"10.0.0.1\"}}]}";
+
+#[test]
+fn plain_scalars_are_what_kubernetes_takes_them_for() {
+    let read = |labels: &str, host: &str, port: &str| {
+        let cluster = cluster(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: w, labels: {labels}}}\nspec:\n  hostNetwork: {host}\n  containers:\n  - ports:\n    - containerPort: {port} # here\n"
+        ));
+        let pod = &cluster.pods[0];
+        (pod.labels.keys().cloned().collect::<Vec<_>>().join(" "), pod.host_network, pod.ports[0].port)
+    };
+    assert_eq!(read("{}", "yes", "0120"), (String::new(), true, 80));
+    assert_eq!(read("{}", "True", "80.0"), (String::new(), true, 80));
+    assert_eq!(read("{}", "Off", "8e1"), (String::new(), false, 80));
+    assert_eq!(read("{}", "n", "0x50"), (String::new(), false, 80));
+    assert_eq!(read("{}", "FALSE", "1_0"), (String::new(), false, 10));
+    assert_eq!(read("{on: a}", "on", "1"), ("true".to_owned(), true, 1));
+    assert_eq!(read("{'on': a, \"off\": b}", "on", "1"), ("off on".to_owned(), true, 1));
+    assert_eq!(read("{n: a, 1.0: a, 0x10: a, x: tRUE}", "on", "1"), ("1 16 false x".to_owned(), true, 1));
+    let block =
+        cluster("apiVersion: v1\nkind: Pod\nmetadata:\n  name: w\n  labels:\n    'y': b\n    ? off # c\n    : d\n");
+    assert_eq!(block.pods[0].labels.keys().collect::<Vec<_>>(), ["false", "y"]);
+}

@@ -3,6 +3,10 @@
 //! Always holds: for pods, addresses and ports of the classes, it says what the reference evaluator
 //! says of each member; both ends must allow.
 
+mod unlike;
+
+pub(crate) use unlike::Unlike;
+
 use crate::{
     sets::{Allowed, SetId, Sets},
     universe::{End, EndId, Family, Nobody, Universe, Where, namespaces_matching},
@@ -275,7 +279,8 @@ impl<'u, 'c> Reach<'u, 'c> {
         set
     }
 
-    fn can_meet(&self, from: EndId, to: EndId) -> bool {
+    /// Whether two ends can have a connection that policies speak of.
+    pub(crate) fn can_meet(&self, from: EndId, to: EndId) -> bool {
         let both_blocks = matches!((self.universe.end(from), self.universe.end(to)), (End::Block(_), End::Block(_)));
         !both_blocks && self.family(from).meets(self.family(to))
     }

@@ -236,6 +236,11 @@ impl<'c> Universe<'c> {
         self.atoms.cidrs(&atoms.collect())
     }
 
+    /// A class of addresses as the fewest CIDRs.
+    pub(crate) fn cidrs_of(&self, atom: AtomId) -> Vec<IpNet> {
+        self.atoms.cidrs(&BTreeSet::from([atom]))
+    }
+
     /// Pods and combinations of a namespace that its policies can select.
     pub(crate) fn in_namespace(&self, namespace: &str) -> &[EndId] {
         self.by_namespace.get(namespace).map_or(&[], Vec::as_slice)
@@ -256,6 +261,15 @@ impl<'c> Universe<'c> {
             End::Pods(class) => Some(&class.labels),
             End::Nobody(nobody) => Some(&nobody.labels),
             End::Block(_) => None,
+        }
+    }
+
+    /// The namespace of the input that an end is in.
+    pub(crate) fn namespace(&self, id: EndId) -> Option<&str> {
+        match self.end(id) {
+            End::Pods(class) => Some(&class.namespace),
+            End::Nobody(Nobody { namespace: Where::Existing(name), .. }) => Some(name),
+            End::Nobody(_) | End::Block(_) => None,
         }
     }
 

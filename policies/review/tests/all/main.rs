@@ -1,5 +1,6 @@
 //! What the public way in promises, through it.
 
+mod diff;
 mod reach;
 mod replay;
 mod why;

@@ -10,6 +10,7 @@
 mod atoms;
 mod boxes;
 pub mod diff;
+pub mod lint;
 mod markdown;
 mod missing;
 mod reach;

@@ -78,7 +78,7 @@ impl<'u, 'c> Reach<'u, 'c> {
             isolation: vec![[None, None]; universe.len()],
             named: RefCell::default(),
         };
-        let mut peers = PeerSets { universe, input, known: HashMap::new() };
+        let mut peers = PeerSets::new(universe, input);
         let policies = &universe.inputs()[input].policies.policies;
         for (index, policy) in policies.iter().enumerate() {
             reach.add(index, policy, &mut peers);
@@ -298,14 +298,18 @@ impl Sets {
 }
 
 /// Who the peers of a rule are, each selector looked up once.
-struct PeerSets<'u, 'c> {
+pub(crate) struct PeerSets<'u, 'c> {
     universe: &'u Universe<'c>,
     input: usize,
     /// By policy namespace (where it counts) and selectors.
     known: HashMap<(Option<&'c str>, &'c Peer), std::rc::Rc<FixedBitSet>>,
 }
 
-impl<'c> PeerSets<'_, 'c> {
+impl<'u, 'c> PeerSets<'u, 'c> {
+    pub(crate) fn new(universe: &'u Universe<'c>, input: usize) -> Self {
+        Self { universe, input, known: HashMap::new() }
+    }
+
     fn of(&mut self, rule: &'c Rule, policy: &'c NetworkPolicy) -> Option<std::rc::Rc<FixedBitSet>> {
         let mut sets = rule.peers.iter().map(|peer| self.of_peer(peer, policy)).collect::<Vec<_>>().into_iter();
         let first = sets.next()?;
@@ -316,7 +320,7 @@ impl<'c> PeerSets<'_, 'c> {
         Some(all.into())
     }
 
-    fn of_peer(&mut self, peer: &'c Peer, policy: &'c NetworkPolicy) -> std::rc::Rc<FixedBitSet> {
+    pub(crate) fn of_peer(&mut self, peer: &'c Peer, policy: &'c NetworkPolicy) -> std::rc::Rc<FixedBitSet> {
         let here = matches!(peer, Peer::Pods { namespaces: None, .. }).then_some(policy.namespace.as_str());
         if let Some(known) = self.known.get(&(here, peer)) {
             return known.clone();

@@ -1,6 +1,7 @@
 //! What the public way in promises, through it.
 
 mod diff;
+mod lint;
 mod reach;
 mod replay;
 mod why;

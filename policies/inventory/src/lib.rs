@@ -11,6 +11,7 @@ pub use model::yaml::Wanted;
 
 use model::{cluster::Cluster, policy::PolicySet, yaml::Reader};
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read},
     ops::ControlFlow,
@@ -50,25 +51,45 @@ pub fn read_policies<P: AsRef<Path>>(paths: &[P]) -> Result<PolicySet, Error> {
 
 /// Reads files, folders and standard input as the options say.
 pub fn read_as<P: AsRef<Path>>(paths: &[P], options: Options) -> Result<Cluster, Errors> {
-    let (mut reader, mut errors, mut left) = (Reader::new(options.wanted), None, MAX_BYTES);
+    let mut left = MAX_BYTES;
+    reading(options, |reader, found| {
+        paths.iter().try_for_each(|path| read_path(path.as_ref(), &mut left, reader, found))
+    })
+}
+
+/// Reads files that lie elsewhere than in the file system, each by its name and contents, as the options say.
+pub fn read_texts(files: impl IntoIterator<Item = (String, Vec<u8>)>, options: Options) -> Result<Cluster, Errors> {
+    let mut left = MAX_BYTES;
+    reading(options, |reader, found| {
+        files.into_iter().try_for_each(|(name, bytes)| match within(bytes, &name, &mut left) {
+            Ok(text) => reader.read(&name, &text, &mut |error| found(error.into())),
+            Err(error) => found(error),
+        })
+    })
+}
+
+/// Whether a folder is searched for a file of this path below it: one of YAML or JSON by its ending, nowhere hidden.
+pub fn is_searched(path: &Path) -> bool {
+    !path.iter().any(|part| is_hidden(part)) && has_ending(path)
+}
+
+type Found<'f> = &'f mut dyn FnMut(Error) -> ControlFlow<()>;
+
+fn reading(options: Options, read: impl FnOnce(&mut Reader, Found<'_>) -> ControlFlow<()>) -> Result<Cluster, Errors> {
+    let (mut reader, mut errors) = (Reader::new(options.wanted), None);
     let mut found = |error: Error| {
         let goes_on = options.keep_going && !matches!(error, Error::TooLarge { .. });
         Errors::add(&mut errors, error);
         if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let _ = paths.iter().try_for_each(|path| read_path(path.as_ref(), &mut left, &mut reader, &mut found));
+    let _ = read(&mut reader, &mut found);
     match errors {
         Some(errors) => Err(errors),
         None => Ok(reader.finish()),
     }
 }
 
-fn read_path(
-    path: &Path,
-    left: &mut u64,
-    reader: &mut Reader,
-    found: &mut dyn FnMut(Error) -> ControlFlow<()>,
-) -> ControlFlow<()> {
+fn read_path(path: &Path, left: &mut u64, reader: &mut Reader, found: Found<'_>) -> ControlFlow<()> {
     let files = match files(path) {
         Ok(files) => files,
         Err(error) => return found(error),
@@ -103,19 +124,26 @@ fn collect(folder: &Path, depth_left: usize, found: &mut Vec<PathBuf>) -> Result
     }
     for entry in std::fs::read_dir(folder).map_err(named)? {
         let entry = entry.map_err(named)?;
-        // `.git`, and the `..data` of a mounted ConfigMap, which would be read twice.
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if is_hidden(&entry.file_name()) {
             continue;
         }
         let path = entry.path();
         if path.is_dir() {
             collect(&path, depth_left - 1, found)?;
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-        {
+        } else if has_ending(&path) {
             found.push(path);
         }
     }
     Ok(())
+}
+
+/// `.git`, and the `..data` of a mounted ConfigMap, which would be read twice.
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn has_ending(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
 /// The text of one file, if it does not go beyond what is `left` to be read.
@@ -129,6 +157,10 @@ fn text(path: &Path, name: &str, left: &mut u64) -> Result<String, Error> {
     } else {
         File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
     }
+    within(bytes, name, left)
+}
+
+fn within(bytes: Vec<u8>, name: &str, left: &mut u64) -> Result<String, Error> {
     let read = bytes.len() as u64;
     *left = left.checked_sub(read).ok_or_else(|| Error::TooLarge { path: name.to_owned(), limit: MAX_BYTES >> 20 })?;
     String::from_utf8(bytes)

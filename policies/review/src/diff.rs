@@ -19,7 +19,7 @@ mod text;
 mod used;
 
 pub use aligned::align;
-pub use json::pieces as json_pieces;
+pub use json::{json_pieces, yaml_pieces};
 pub use markdown::{MOST_CHARACTERS, markdown};
 pub use sarif::sarif;
 pub use text::lines;
@@ -46,6 +46,27 @@ pub struct Diff {
     sets: Sets,
     incomplete: Vec<String>,
     log: Option<Logged>,
+    old: Named,
+    new: Named,
+}
+
+/// What an input is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// As the user named it.
+    pub input: String,
+    /// The hash of its revision, where it is one.
+    pub revision: Option<String>,
+}
+
+impl fmt::Display for Named {
+    /// `git:main:deploy (0123456789ab)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision.as_deref().map(|hash| hash.get(..12).unwrap_or(hash)) {
+            None => f.pad(&self.input),
+            Some(hash) => f.pad(&format!("{} ({hash})", self.input)),
+        }
+    }
 }
 
 /// What a flow log added.
@@ -209,6 +230,13 @@ impl Diff {
     /// What opens and closes from one input to the other. Both should be [`align`]ed before.
     pub fn of(old: Input<'_>, new: Input<'_>) -> Self {
         compared::compare(old, new)
+    }
+
+    /// The same with what its inputs are called.
+    #[must_use]
+    pub fn named(mut self, old: Named, new: Named) -> Self {
+        (self.old, self.new) = (old, new);
+        self
     }
 
     /// Whether nothing opens and nothing closes.

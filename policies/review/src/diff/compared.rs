@@ -1,7 +1,7 @@
 //! Two inputs compared: end by end where an end is in both, workload by workload where its pods are others.
 
 use super::{
-    Diff, Kind, Party, Row,
+    Diff, Kind, Named, Party, Row,
     causes::Causes,
     members::{Is, Member, members},
 };
@@ -35,7 +35,7 @@ pub(super) fn compare(old: Input<'_>, new: Input<'_>) -> Diff {
         }
     }
     let incomplete = universe.incomplete().to_vec();
-    let (parties, mut rows) = named(&universe, &members, found);
+    let (parties, mut rows) = by_party(&universe, &members, found);
     // Workloads come first, in the members' order.
     let standing = members.iter().take_while(|member| matches!(member.is, Is::Workload(_)));
     let standing = standing.map(|member| member.ends.iter().all(|ends| !ends.is_empty())).collect();
@@ -50,7 +50,18 @@ pub(super) fn compare(old: Input<'_>, new: Input<'_>) -> Diff {
         by(a).cmp(&by(b)).then_with(ports).then_with(|| because[a.because as usize].cmp(&because[b.because as usize]))
     });
     drop(reaches);
-    Diff { parties, standing, rows, causes, because, sets, incomplete, log: None }
+    Diff {
+        parties,
+        standing,
+        rows,
+        causes,
+        because,
+        sets,
+        incomplete,
+        log: None,
+        old: Named::default(),
+        new: Named::default(),
+    }
 }
 
 const NOTHING: [SetId; 2] = [SetId::NONE; 2];
@@ -194,7 +205,7 @@ impl Comparison<'_, '_, '_> {
 }
 
 /// Rows by party: blocks of addresses of which the same is said are one.
-fn named(universe: &Universe<'_>, members: &[Member], found: Vec<Found>) -> (Vec<Party>, Vec<Row>) {
+fn by_party(universe: &Universe<'_>, members: &[Member], found: Vec<Found>) -> (Vec<Party>, Vec<Row>) {
     let mut parties = Parties::default();
     let numbers: Vec<Option<u32>> = members
         .iter()

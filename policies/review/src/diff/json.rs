@@ -1,6 +1,6 @@
 //! The diff for programs, as `podfence-diff.schema.json` describes it: a row a connection, never grouped.
 
-use super::{Cause, Diff, Effect, Namespaces, Party, Reportable, Row, Subject, side_name};
+use super::{Cause, Diff, Effect, Named, Namespaces, Party, Reportable, Row, Subject, side_name};
 use crate::sets::ports_text;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -8,19 +8,25 @@ use model::{cluster::Source, policy::Protocol, record::UnixNanos};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The whole as pieces of text, so that it need not be in memory at once.
-pub fn pieces(diff: &Diff) -> impl Iterator<Item = String> {
-    let counts: BTreeMap<&str, usize> = counted(diff).map(|what| (what.name(), diff.count(what))).collect();
-    let head = Head { counts, incomplete: diff.incomplete(), log_left_out: diff.has_log().then(|| diff.left_out()) };
+/// The whole as JSON, in pieces of text, so that it need not be in memory at once.
+pub fn json_pieces(diff: &Diff) -> impl Iterator<Item = String> {
     // Maps of strings and numbers cannot fail to be written.
-    let head = serde_json::to_string(&head).unwrap_or_default();
+    let head = serde_json::to_string(&Head::of(diff)).unwrap_or_default();
     let head = head.strip_suffix('}').unwrap_or_default().to_owned() + ",\"rows\":[";
-    let mut first = true;
+    let mut is_first = true;
     let rows = written(diff).map(move |row| {
-        let comma = if std::mem::take(&mut first) { "\n" } else { ",\n" };
+        let comma = if std::mem::take(&mut is_first) { "\n" } else { ",\n" };
         comma.to_owned() + &serde_json::to_string(&row).unwrap_or_default()
     });
     std::iter::once(head).chain(rows).chain(std::iter::once("\n]}\n".to_owned()))
+}
+
+/// The same as YAML.
+pub fn yaml_pieces(diff: &Diff) -> impl Iterator<Item = String> {
+    let head = serde_saphyr::to_string(&Head::of(diff)).unwrap_or_default();
+    let rows = if diff.is_empty() { "rows: []\n" } else { "rows:\n" };
+    let items = written(diff).map(|row| serde_saphyr::to_string(&[row]).unwrap_or_default());
+    std::iter::once(head + rows).chain(items)
 }
 
 /// What of the kinds can be counted: some only a log can tell.
@@ -95,11 +101,38 @@ fn ends(party: &Party) -> Vec<E<'_>> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Head<'d> {
+    old: NamedObject<'d>,
+    new: NamedObject<'d>,
     counts: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     incomplete: &'d [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     log_left_out: Option<&'d [String]>,
+}
+
+impl<'d> Head<'d> {
+    fn of(diff: &'d Diff) -> Self {
+        Self {
+            old: NamedObject::of(&diff.old),
+            new: NamedObject::of(&diff.new),
+            counts: counted(diff).map(|what| (what.name(), diff.count(what))).collect(),
+            incomplete: diff.incomplete(),
+            log_left_out: diff.has_log().then(|| diff.left_out()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct NamedObject<'d> {
+    input: &'d str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<&'d str>,
+}
+
+impl<'d> NamedObject<'d> {
+    fn of(named: &'d Named) -> Self {
+        Self { input: &named.input, revision: named.revision.as_deref() }
+    }
 }
 
 #[derive(Serialize)]

@@ -18,11 +18,11 @@ const NAMES: usize = 5;
 /// What is kept for the end of the comment.
 const RESERVE: usize = 600;
 
-/// The comment. `old` and `new` are what was compared, as the user named it.
-pub fn markdown(diff: &Diff, old: &str, new: &str) -> String {
+/// The comment.
+pub fn markdown(diff: &Diff) -> String {
     let mut out = Bounded::default();
     out.add(&format!("### podfence diff: {}\n\n", plain(&summary(diff))));
-    out.add(&format!("From {} to {}.\n\n", code(old), code(new)));
+    out.add(&format!("From {} to {}.\n\n", code(&diff.old.to_string()), code(&diff.new.to_string())));
     let groups = groups(diff);
     let told = table(diff, &groups, &mut out);
     if told < groups.len() {

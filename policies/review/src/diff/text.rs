@@ -16,7 +16,7 @@ const EDGES: usize = 5;
 
 /// The answer, a line each; names are as the input has them, for the printer to escape.
 pub fn lines(diff: &Diff) -> Vec<String> {
-    let mut lines = vec![summary(diff)];
+    let mut lines = vec![format!("From {} to {}:", diff.old, diff.new), summary(diff)];
     let groups = groups(diff);
     for part in Part::ALL {
         let groups: Vec<&Group> = groups.iter().filter(|group| group.part == part).collect();

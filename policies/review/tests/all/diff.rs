@@ -4,7 +4,7 @@
 use model::cluster::Cluster;
 use review::{
     Input,
-    diff::{self, Diff},
+    diff::{self, Diff, Named},
 };
 use std::{fs, path::Path};
 
@@ -24,7 +24,9 @@ fn read(folder: &Path) -> Cluster {
 
 fn compared(mut old: Cluster, mut new: Cluster) -> Diff {
     diff::align(&mut old, &mut new);
+    let name = |input: &str| Named { input: input.to_owned(), revision: None };
     Diff::of(Input { cluster: &old, policies: &old.policies }, Input { cluster: &new, policies: &new.policies })
+        .named(name("old"), name("new"))
 }
 
 #[test]

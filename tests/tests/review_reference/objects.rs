@@ -272,10 +272,13 @@ fn peer() -> impl Strategy<Value = Value> {
 fn ip_block() -> impl Strategy<Value = Value> {
     let v4 = (0u8..16, select(&[0u8, 8, 24, 28, 29, 30, 31, 32][..]), vec((0u8..16, 1u8..=4, 0u8..4), 0..=2), 0u8..4)
         .prop_map(|(low, bits, holes, form)| {
-            let hole = |(other, more, form): (u8, u8, u8)| {
+            // The server compares the prefixes' lengths as they are written.
+            let hole = |(other, more, hole_form): (u8, u8, u8)| {
                 let hole_bits = (bits.max(24) + more).min(32);
+                let hole_form = if form == MAPPED { MAPPED } else { hole_form };
                 let same = if bits >= 28 { 0xffu8.checked_shl(32 - u32::from(bits)).unwrap_or(0) } else { 0 };
-                (hole_bits > bits).then(|| v4_text((low & same) | (other & !same), hole_bits, form))
+                let smaller = hole_bits > bits || (hole_form == MAPPED && form != MAPPED);
+                smaller.then(|| v4_text((low & same) | (other & !same), hole_bits, hole_form))
             };
             json!({"cidr": v4_text(low, bits, form), "except": holes.into_iter().filter_map(hole).collect::<Vec<_>>()})
         });
@@ -300,11 +303,13 @@ fn ip_block() -> impl Strategy<Value = Value> {
     prop_oneof![8 => v4.clone(), 2 => v4.prop_map(bare), 3 => v6, 1 => node]
 }
 
+const MAPPED: u8 = 1;
+
 /// With its host bits, with leading zeros, or as IPv6 writes it.
 fn v4_text(low: u8, bits: u8, form: u8) -> String {
     match form {
         0 => format!("010.0.00.{low:03}/{bits}"),
-        1 => format!("::ffff:10.0.0.{low}/{}", bits + 96),
+        MAPPED => format!("::ffff:10.0.0.{low}/{}", bits + 96),
         _ => format!("10.0.0.{low}/{bits}"),
     }
 }

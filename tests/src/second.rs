@@ -202,7 +202,7 @@ fn ports_named(to: Who<'_>, name: &str, protocol: &str) -> Vec<u64> {
 /// LabelSelector: "The result of matchLabels and matchExpressions are ANDed. An empty label selector matches all objects."
 fn selects(selector: &Value, labels: &[(&str, &str)]) -> bool {
     let value_of = |key: &str| labels.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
-    let equal = entries(&selector["matchLabels"]).iter().all(|(key, value)| value_of(key) == Some(*value));
+    let equal = entries(&selector["matchLabels"]).all(|(key, value)| value_of(key) == Some(value));
     equal
         && list(&selector["matchExpressions"]).iter().all(|requirement| {
             let value = value_of(requirement["key"].as_str().unwrap_or_default());
@@ -227,7 +227,7 @@ fn namespace_labels<'o>(objects: &'o [Value], name: &'o str) -> Vec<(&'o str, &'
 }
 
 fn labels_of(object: &Value) -> Vec<(&str, &str)> {
-    entries(&object["metadata"]["labels"])
+    entries(&object["metadata"]["labels"]).collect()
 }
 
 /// "An empty namespace is equivalent to the "default" namespace."
@@ -245,9 +245,9 @@ fn list(value: &Value) -> &[Value] {
 }
 
 /// The entries of a map of strings; a null value is an empty one.
-fn entries(value: &Value) -> Vec<(&str, &str)> {
+fn entries(value: &Value) -> impl Iterator<Item = (&str, &str)> {
     let map = value.as_object();
-    map.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()
+    map.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
 }
 
 /// "cidr is a string representing the IPBlock. Valid examples are "192.168.1.0/24" or "2001:db8::/64"". The server also

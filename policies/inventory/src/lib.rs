@@ -70,7 +70,7 @@ pub fn read_texts(files: impl IntoIterator<Item = (String, Vec<u8>)>, options: O
 
 /// Whether a folder is searched for a file of this path below it: one of YAML or JSON by its ending, nowhere hidden.
 pub fn is_searched(path: &Path) -> bool {
-    !path.iter().any(|part| is_hidden(part)) && has_ending(path)
+    !path.iter().any(is_hidden) && has_ending(path)
 }
 
 type Found<'f> = &'f mut dyn FnMut(Error) -> ControlFlow<()>;

@@ -22,6 +22,10 @@ pub(super) fn cut<'t>(reading: &Reading, text: &'t str, pieces: &mut Pieces<'_, 
         if part.text.trim_start().starts_with(['{', '[']) {
             return from_json::cut(reading, &part, pieces);
         }
+        // As `helm template` leaves them behind.
+        if part.text.lines().all(|row| is_nothing(row) || row.trim_end() == "---") {
+            return ControlFlow::Continue(());
+        }
         match list(reading, &part) {
             Some((class, items)) => {
                 items.into_iter().try_for_each(|part| pieces.add(Piece::Yaml { part, list: class.clone() }))
@@ -39,8 +43,8 @@ fn split<'t>(text: &'t str, each: &mut dyn FnMut(Part<'t>) -> ControlFlow<()>) -
         let (before, from) = text.split_at(at);
         let begins_row = before.is_empty() || before.ends_with('\n');
         let document = &text[start..at];
-        let is_nothing = |row: &str| row.trim().is_empty() || row.starts_with(['#', '%']);
-        if begins_row && is_document_start(from) && !document.lines().all(is_nothing) {
+        let has_begun = || !document.lines().all(|row| is_nothing(row) || row.starts_with('%'));
+        if begins_row && is_document_start(from) && has_begun() {
             each(Part { text: document, lines_before })?;
             lines_before = lines_before.saturating_add(breaks(document));
             start = at;
@@ -49,9 +53,15 @@ fn split<'t>(text: &'t str, each: &mut dyn FnMut(Part<'t>) -> ControlFlow<()>) -
     each(Part { text: &text[start..], lines_before })
 }
 
+fn is_nothing(row: &str) -> bool {
+    row.trim().is_empty() || row.starts_with('#')
+}
+
 /// How many lines end in a text.
 pub(super) fn breaks(text: &str) -> u32 {
-    text.bytes().filter(|byte| *byte == b'\n').count().try_into().unwrap_or(u32::MAX)
+    // In chunks that a byte can count, which compiles to a few instructions each.
+    let of_chunk = |chunk: &[u8]| chunk.iter().fold(0u8, |count, byte| count.wrapping_add(u8::from(*byte == b'\n')));
+    text.as_bytes().chunks(u8::MAX.into()).fold(0u32, |count, chunk| count.saturating_add(of_chunk(chunk).into()))
 }
 
 fn is_document_start(text: &str) -> bool {

@@ -96,25 +96,36 @@ impl<'t> Visitor<'t> for Items<'_, 't> {
 /// Reads one object without places; `None` where anything about it needs them, or is not as the API
 /// server prints it.
 pub(super) fn read_fast(reading: &Reading, text: &str, line: u32, list: Option<&Class>) -> Option<Found> {
-    let mut root = node(text, &shape::HEAD).ok()?;
+    let shape = Cell::new(list.map_or(&shape::HEAD, |class| Shape::of(&class.kind)));
+    let left = Cell::new(MAX_VALUES);
+    let mut root = seeded(text, InRoot { shape: &shape, left: &left }).ok()?;
     let class = reading.class(&root, line, list).ok()?;
     if reading.scope(&class).is_none() && class.of_items().is_none() {
         return Some(Found::PassedOver(class.full_name()));
     }
-    let shape = Shape::of(&class.kind).filter(|_| class.of_items().is_none())?;
+    if class.of_items().is_some() || is_policy(&class.kind) {
+        return None;
+    }
+    // What stood before its kind.
     if let Value::Map(entries) = &mut root.value {
         for (key, entry) in entries {
-            if let (Value::Unread(raw), Some(below)) = (&entry.value, shape.below(key)) {
-                *entry = node(raw.get(), below).ok()?;
+            if let (Value::Unread(raw), Some(below)) = (&entry.value, Shape::of(&class.kind).below(key)) {
+                *entry = seeded(raw.get(), InJson { shape: below, left: &left }).ok()?;
             }
         }
     }
     reading.object(&root, line, &class).ok()
 }
 
+/// Of policies every field and its line matters.
+fn is_policy(kind: &str) -> bool {
+    matches!(kind, "NetworkPolicy" | "StagedNetworkPolicy")
+}
+
 /// The whole tree of a text, with places.
 pub(super) fn placed<'t>(reading: &Reading, text: &'t str, line: u32) -> Result<Node<'t>, ReadError> {
-    let mut root = node(text, &Shape::Whole).map_err(|error| unreadable(reading, line, &error))?;
+    let mut root = seeded(text, InJson { shape: &Shape::Whole, left: &Cell::new(MAX_VALUES) })
+        .map_err(|error| unreadable(reading, line, &error))?;
     place(&mut root, &mut BraceLines { bytes: text.bytes(), line, in_text: false });
     Ok(root)
 }
@@ -127,10 +138,9 @@ fn unreadable(reading: &Reading, line: u32, error: &serde_json::Error) -> ReadEr
     ReadError::new(&reading.file, line, format!("not readable as JSON: {what}; {advice}"))
 }
 
-fn node<'t>(text: &'t str, shape: &'static Shape) -> Result<Node<'t>, serde_json::Error> {
-    let left = Cell::new(MAX_VALUES);
+fn seeded<'t>(text: &'t str, format: impl Format<'t>) -> Result<Node<'t>, serde_json::Error> {
     let mut deserializer = Deserializer::from_str(text);
-    let node = NodeSeed(InJson { shape, left: &left }).deserialize(&mut deserializer)?;
+    let node = NodeSeed(format).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(node)
 }
@@ -143,18 +153,50 @@ struct InJson<'l> {
     left: &'l Cell<usize>,
 }
 
+impl InJson<'_> {
+    fn take_one<X: de::Error>(self) -> Result<(), X> {
+        let too_many = || X::custom(format_args!("more than {MAX_VALUES} values in one object"));
+        self.left.set(self.left.get().checked_sub(1).ok_or_else(too_many)?);
+        Ok(())
+    }
+}
+
 impl<'de> Format<'de> for InJson<'_> {
     fn node<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
-        let too_many = || de::Error::custom(format_args!("more than {MAX_VALUES} values in one object"));
-        self.left.set(self.left.get().checked_sub(1).ok_or_else(too_many)?);
+        self.take_one()?;
         deserializer.deserialize_any(ValueVisitor(self)).map(Node::of)
     }
 
     fn entry<A: MapAccess<'de>>(self, key: &str, map: &mut A) -> Result<Node<'de>, A::Error> {
         match self.shape.below(key) {
             Some(shape) => map.next_value_seed(NodeSeed(InJson { shape, ..self })),
-            None => map.next_value::<&RawValue>().map(|raw| Node::of(Value::Unread(raw))),
+            None => {
+                self.take_one()?;
+                map.next_value::<&RawValue>().map(|raw| Node::of(Value::Unread(raw)))
+            }
         }
+    }
+}
+
+/// An object that says on its way what it is, and so what of it is read.
+#[derive(Clone, Copy)]
+struct InRoot<'l> {
+    shape: &'l Cell<&'static Shape>,
+    left: &'l Cell<usize>,
+}
+
+impl<'de> Format<'de> for InRoot<'_> {
+    fn node<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
+        deserializer.deserialize_any(ValueVisitor(self)).map(Node::of)
+    }
+
+    fn entry<A: MapAccess<'de>>(self, key: &str, map: &mut A) -> Result<Node<'de>, A::Error> {
+        let shape = if shape::HEAD.below(key).is_some() { &shape::HEAD } else { self.shape.get() };
+        let node = InJson { shape, left: self.left }.entry(key, map)?;
+        if let ("kind", Value::Text(kind)) = (key, &node.value) {
+            self.shape.set(Shape::of(kind));
+        }
+        Ok(node)
     }
 }
 

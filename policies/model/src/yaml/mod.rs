@@ -37,8 +37,8 @@ use std::{ops::ControlFlow, sync::Arc};
 pub use found::Wanted;
 pub use write::{write_policy, write_staged_policy};
 
-/// A message holds this many characters at most, whatever the text it quotes.
-const MAX_MESSAGE: usize = 500;
+/// A message holds about this many characters at most, whatever the text it quotes.
+const MAX_MESSAGE: usize = 1000;
 
 /// What is wrong with a document: file, line, object, field, what to try.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -53,10 +53,14 @@ pub struct ReadError {
 }
 
 impl ReadError {
+    /// What a long text says at its end, which is what to try, stays.
     pub(crate) fn new(file: &Arc<str>, line: u32, mut message: String) -> Self {
-        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE) {
-            message.truncate(cut);
-            message.push('…');
+        let start = message.char_indices().nth(MAX_MESSAGE / 2).map(|(at, _)| at);
+        let end = message.char_indices().nth_back(MAX_MESSAGE / 2).map(|(at, _)| at);
+        if let (Some(start), Some(end)) = (start, end)
+            && start < end
+        {
+            message.replace_range(start..end, "…");
         }
         Self { file: file.clone(), line, message }
     }

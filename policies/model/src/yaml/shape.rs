@@ -22,17 +22,15 @@ impl Shape {
         }
     }
 
-    /// How an object of this kind is read; `None` for policies, of which every field and its line matters.
-    pub(super) fn of(kind: &str) -> Option<&'static Shape> {
+    /// How an object of this kind is read.
+    pub(super) fn of(kind: &str) -> &'static Shape {
         match kind {
-            "Pod" => Some(&POD),
-            "CronJob" => Some(&CRON_JOB),
-            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => {
-                Some(&WORKLOAD)
-            }
-            "Node" => Some(&NODE),
-            "Namespace" | "Service" => Some(&Whole),
-            _ => None,
+            "Pod" => &POD,
+            "CronJob" => &CRON_JOB,
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => &WORKLOAD,
+            "Node" => &NODE,
+            "Namespace" | "Service" => &Whole,
+            _ => &HEAD,
         }
     }
 }

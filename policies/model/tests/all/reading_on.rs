@@ -115,5 +115,5 @@ fn policies_are_read_with_their_namespaces_alone() {
 fn a_message_is_short_whatever_it_quotes() {
     let long = "x".repeat(1_000_000);
     let (errors, _) = read_on(Wanted::Everything, &policy("p", &format!("{{policyTypes: [{long}]}}")));
-    assert!(errors[0].len() < 600, "{}", errors[0].len());
+    assert!(errors[0].len() < 1100, "{}", errors[0].len());
 }

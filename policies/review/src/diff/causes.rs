@@ -144,6 +144,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         };
         let Some((other, _)) = self.versions.other(allowing, rule.policy) else {
             found.insert(self.policy_alone(allowing, rule.policy, effect(None), Some(rule.index), direction));
+            self.of_namespace(asked, rule, found);
             return;
         };
         let isolating = self.reaches[denying].isolated_by(direction, asked.own()).unwrap_or_default();
@@ -156,15 +157,19 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
             Counterpart::Changed(index) => {
                 found.insert(self.rule_cause(allowing, rule, Some(index), Change::RuleChanged, effect(Some(index))));
             }
-            Counterpart::Same if selects => {
-                if let Some((_, rule)) = self.reaches[allowing].rule(rule) {
-                    found.extend(self.objects.namespace_differences(asked.peer(), rule));
-                }
-            }
             Counterpart::Same => {}
         }
+        self.of_namespace(asked, rule, found);
         if !selects {
             self.of_selection(allowing, rule.policy, direction, effect(None), found);
+        }
+    }
+
+    /// Whatever became of a rule that allows: its peer's namespace may have become another too.
+    fn of_namespace(&self, asked: Asked, rule: RuleRef, found: &mut BTreeSet<Cause>) {
+        let Some((policy, rule)) = self.reaches[1 - asked.denying].rule(rule) else { return };
+        if !self.objects.holds(asked.denying, policy, rule, asked.peer()) {
+            found.extend(self.objects.namespace_differences(asked.peer(), rule));
         }
     }
 
@@ -253,14 +258,13 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
                 continue;
             }
             for denied in pairs(denied_from, denied_to) {
-                if !self.reaches[denying].can_meet(denied.0, denied.1) {
-                    continue;
-                }
                 let ports = match is_absent {
                     true => open,
                     false => self.sets.minus(open, self.reaches[denying].allowed(denied.0, denied.1)),
                 };
-                let alike = usize::from(allowed.0 == denied.0) + usize::from(allowed.1 == denied.1);
+                // Ends of two families have no connection at all; where others are denied, these show less.
+                let meets = usize::from(self.reaches[denying].can_meet(denied.0, denied.1)) * 2;
+                let alike = meets + usize::from(allowed.0 == denied.0) + usize::from(allowed.1 == denied.1);
                 if ports != SetId::NONE && best.as_ref().is_none_or(|(most, _)| alike > *most) {
                     best = Some((alike, Witness { allowed, denied, ports }));
                 }

@@ -1,11 +1,11 @@
 //! What about a workload's pods, or about a namespace, differs between two inputs.
 
 use super::{Cause, Change, Effect, Subject};
-use crate::universe::{End, EndId, PodClass, Universe};
+use crate::universe::{End, EndId, Nobody, PodClass, Universe, Where};
 use model::{
     cluster::{Namespace, Pod, Source, WorkloadKey},
-    labels::Labels,
-    policy::{Peer, Rule},
+    labels::{Labels, Selector},
+    policy::{NetworkPolicy, Peer, Rule},
 };
 use std::{
     cell::OnceCell,
@@ -103,6 +103,27 @@ impl<'u, 'c> Objects<'u, 'c> {
             causes.push(cause(Change::AddressChanged, addresses(was), addresses(is)));
         }
         causes
+    }
+
+    /// Whether a rule would hold an end if the rule stood in this input.
+    pub(crate) fn holds(&self, input: usize, policy: &NetworkPolicy, rule: &'c Rule, end: EndId) -> bool {
+        let (name, labels) = (self.universe.namespace(end), self.universe.labels(end));
+        let namespace = match self.universe.end(end) {
+            End::Nobody(Nobody { namespace: Where::New { labels, .. }, .. }) => Some(labels),
+            _ => name.and_then(|name| self.universe.inputs()[input].cluster.namespaces.get(name)).map(|n| &n.labels),
+        };
+        let is_one = |peer: &'c Peer| match peer {
+            Peer::Block { cidr, except } => self.universe.at_block(cidr, except).any(|held| held == end),
+            Peer::Pods { namespaces, pods } => {
+                let in_namespace = match namespaces {
+                    None => name == Some(policy.namespace.as_str()),
+                    Some(selector) => namespace.is_some_and(|labels| selector.matches(labels)),
+                };
+                let selected = |pods: &Selector| labels.is_some_and(|labels| pods.matches(labels));
+                in_namespace && pods.as_ref().is_none_or(selected)
+            }
+        };
+        rule.peers.is_empty() || rule.peers.iter().any(is_one)
     }
 
     /// The labels of an end's namespace that differ and that a rule's peers look at.

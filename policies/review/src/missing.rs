@@ -10,7 +10,7 @@ use model::{
     cluster::{Pod, Source, WorkloadKey},
     labels::{Labels, METADATA_NAME, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, Rule},
-    yaml::write_policy,
+    yaml::{read_policies, write_policy},
 };
 use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 
@@ -55,28 +55,32 @@ pub(crate) struct Side<'p> {
 }
 
 impl Missing {
+    /// The policy with this rule alone.
+    fn alone(&self) -> NetworkPolicy {
+        let mut alone = self.policy.clone();
+        let (list, other) = match self.direction {
+            Direction::Ingress => (&mut alone.ingress, &mut alone.egress),
+            Direction::Egress => (&mut alone.egress, &mut alone.ingress),
+        };
+        *other = None;
+        if let Some(rules) = list {
+            rules.drain(..rules.len().saturating_sub(1));
+        }
+        alone
+    }
+
     /// The rule as the list item that it is in its policy.
     pub fn rule_yaml(&self) -> String {
-        let mut alone = self.policy.clone();
-        let last = |rules: &mut Option<Vec<Rule>>| {
-            if let Some(rules) = rules {
-                rules.drain(..rules.len().saturating_sub(1));
-            }
-        };
-        let (list, key) = match self.direction {
-            Direction::Ingress => {
-                alone.egress = None;
-                (&mut alone.ingress, "  ingress:")
-            }
-            Direction::Egress => {
-                alone.ingress = None;
-                (&mut alone.egress, "  egress:")
-            }
-        };
-        last(list);
-        let text = write_policy(&alone);
+        let text = write_policy(&self.alone());
+        let key = format!("  {}:", self.list());
         let item = text.lines().skip_while(|line| *line != key).skip(1);
         item.fold(String::new(), |text, line| text + line.strip_prefix("  ").unwrap_or(line) + "\n")
+    }
+
+    /// The same after it was written as YAML and read back; `None` if that is refused.
+    fn read_back(&self) -> Option<Self> {
+        let read = read_policies("-", &write_policy(&self.alone())).ok()?;
+        Some(Self { policy: read.policies.into_iter().next()?, ..self.clone() })
     }
 
     /// The whole policy with it.
@@ -138,8 +142,40 @@ impl Missing {
     }
 }
 
-/// What to add for this side; or why nothing can be written.
-pub(crate) fn nearest(input: Input<'_>, ends: &[Cow<'_, Pod>], side: &Side<'_>) -> Result<Missing, String> {
+/// The set with everything that is missing, each as it is after it was written and read back.
+pub(crate) fn with_all(policies: &PolicySet, missing: &[Missing]) -> Option<PolicySet> {
+    let mut all = policies.clone();
+    for one in missing {
+        one.read_back()?.add_to(&mut all);
+    }
+    Some(all)
+}
+
+/// What to add for this side, and its place in `missing`, where it is put if it is not there yet; or why
+/// nothing can be written.
+pub(crate) fn find(
+    input: Input<'_>,
+    ends: &[Cow<'_, Pod>],
+    side: &Side<'_>,
+    missing: &mut Vec<Missing>,
+) -> Result<usize, String> {
+    let mut found = nearest(input, ends, side)?;
+    let name = found.policy.name.clone();
+    for number in 2.. {
+        match missing.iter().position(|known| known.policy_name() == found.policy_name()) {
+            Some(_) if missing.contains(&found) => break,
+            // A new policy takes one rule, and each its own name.
+            Some(_) if found.is_new => found.policy.name = free_name(input.policies, side, &format!("{name}-{number}")),
+            _ => {
+                missing.push(found);
+                return Ok(missing.len() - 1);
+            }
+        }
+    }
+    Ok(missing.iter().position(|known| *known == found).unwrap_or_default())
+}
+
+fn nearest(input: Input<'_>, ends: &[Cow<'_, Pod>], side: &Side<'_>) -> Result<Missing, String> {
     let (peer, peer_also) = peer(input, ends, &side.peer)?;
     let rule = Rule { peers: peer, ports: vec![side.port.clone()], source: None };
     let isolating = isolating(input, side);
@@ -275,7 +311,12 @@ fn new_name(policies: &PolicySet, side: &Side<'_>) -> String {
     if name.len() > LONGEST_NAME - 8 || !name.is_ascii() {
         name = format!("allow-{way}-peer");
     }
-    let taken = |name: &str| policies.get(&side.workload.namespace, name).is_some();
-    let numbered = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
-    numbered.into_iter().find(|name| !taken(name)).unwrap_or(name)
+    free_name(policies, side, &name)
+}
+
+/// The name, with a number where a policy has it.
+fn free_name(policies: &PolicySet, side: &Side<'_>, name: &str) -> String {
+    let is_free = |name: &String| policies.get(&side.workload.namespace, name).is_none();
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
 }

@@ -10,6 +10,7 @@ mod json;
 mod judge;
 mod text;
 
+pub(crate) use asked::find;
 pub(crate) use json::{allowed as allowed_json, missing as missing_json, policy as policy_json};
 pub(crate) use text::place_text;
 
@@ -257,7 +258,7 @@ impl Asker<'_, '_> {
             }
             cases.push(case);
         }
-        if !self.would_allow(&groups, &missing) {
+        if !self.would_allow(&groups, &cases, &missing) {
             for side in cases.iter_mut().flat_map(|case| [&mut case.egress, &mut case.ingress]) {
                 if side.missing.take().is_some() {
                     side.no_rule = Some("no rule was found that opens this and nothing else".to_owned());
@@ -372,36 +373,29 @@ impl Asker<'_, '_> {
             _ => PortMatch::Range(number, number),
         };
         let needed = missing::Side { direction, workload, pods: pods(own.1), peer, port: Port { protocol, port } };
-        match missing::nearest(self.input, ends, &needed) {
+        match missing::find(self.input, ends, &needed, missing) {
             Err(why_not) => side.no_rule = Some(why_not),
-            Ok(found) => {
-                let known = missing.iter().position(|other| *other == found);
-                side.missing = Some(known.unwrap_or(missing.len()));
-                if known.is_none() {
-                    missing.push(found);
-                }
-            }
+            Ok(index) => side.missing = Some(index),
         }
     }
 
-    /// Whether the policies with what is missing, written as YAML and read back, allow every pair for
-    /// which something was found on each denied side.
-    fn would_allow(&self, groups: &[judge::Group], missing: &[Missing]) -> bool {
+    /// Whether the policies with what is missing, written as YAML and read back, allow on each side of
+    /// every pair what they allowed and that for which something is missing.
+    fn would_allow(&self, groups: &[judge::Group], cases: &[Case], missing: &[Missing]) -> bool {
         if missing.is_empty() {
             return true;
         }
-        let Some(policies) = read_back(self.input.policies, missing) else { return false };
+        let Some(policies) = missing::with_all(self.input.policies, missing) else { return false };
         let reference = Reference::new(self.input.cluster, &policies);
-        let allowed = |group: &judge::Group| {
+        groups.iter().zip(cases).all(|(group, case)| {
             let Some((protocol, port)) = group.port else { return true };
             group.pairs(self.universe).all(|(from, to)| {
                 let decision = reference.decide(from, to, Some(protocol), port);
-                let [egress, ingress] = [&group.facts.egress, &group.facts.ingress];
-                let fits = |facts: &judge::Facts, allows: bool| allows || facts.judgement != Judgement::Denied;
-                fits(egress, decision.egress.allows()) && fits(ingress, decision.ingress.allows())
+                let stays_denied = |side: &Side| side.judgement == Judgement::Denied && side.missing.is_none();
+                (decision.egress.allows() || stays_denied(&case.egress))
+                    && (decision.ingress.allows() || stays_denied(&case.ingress))
             })
-        };
-        groups.iter().all(allowed)
+        })
     }
 
     fn notes(&self, from: &Who, to: &Who, groups: &[judge::Group]) -> Vec<String> {
@@ -483,19 +477,6 @@ fn families(members: &[Member], peers: &[&Pod], own: &[&Pod]) -> Vec<IpAddr> {
     all.sort_unstable();
     all.dedup();
     all
-}
-
-/// The set with everything that is missing, as it is after each policy was written and read back.
-pub(crate) fn read_back(policies: &PolicySet, missing: &[Missing]) -> Option<PolicySet> {
-    let mut all = policies.clone();
-    missing.iter().for_each(|one| one.add_to(&mut all));
-    for one in missing {
-        let same = |p: &&mut NetworkPolicy| p.namespace == one.policy.namespace && p.name == one.policy.name;
-        let policy = all.policies.iter_mut().find(same)?;
-        let read = model::yaml::read_policies("-", &model::yaml::write_policy(policy)).ok()?;
-        *policy = read.policies.into_iter().next()?;
-    }
-    Some(all)
 }
 
 pub(crate) fn policy_place(policy: &NetworkPolicy) -> PolicyPlace {

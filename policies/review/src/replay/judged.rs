@@ -4,7 +4,6 @@ use super::{Change, Counters, DeniedSide, Pair, Replay, Row, SAMPLES, Who, place
 use crate::{
     Direction, Input,
     missing::{self, Missing, PeerEnd, Side},
-    why::read_back,
 };
 use model::{
     cluster::{Pod, WorkloadKey},
@@ -223,15 +222,9 @@ fn denied_sides(input: Input<'_>, ends: &[Cow<'_, Pod>], one: &mut Gathered<'_>,
                 peer: peer_end(peer.0, &peer.1),
                 port: port.clone(),
             };
-            match missing::nearest(input, ends, &needed) {
+            match missing::find(input, ends, &needed, missing) {
                 Err(why) => side.no_rule = Some(why),
-                Ok(found) => {
-                    let known = missing.iter().position(|other| *other == found);
-                    side.missing = Some(known.unwrap_or(missing.len()));
-                    if known.is_none() {
-                        missing.push(found);
-                    }
-                }
+                Ok(index) => side.missing = Some(index),
             }
         }
         denied.push(side);
@@ -273,7 +266,7 @@ fn would_allow(input: Input<'_>, gathered: &[Gathered<'_>], missing: &[Missing])
     if missing.is_empty() {
         return true;
     }
-    let Some(policies) = read_back(input.policies, missing) else { return false };
+    let Some(policies) = missing::with_all(input.policies, missing) else { return false };
     let reference = Reference::new(input.cluster, &policies);
     let found = gathered.iter().filter(|one| {
         one.row.change == Change::NewlyDenied && one.row.denied.iter().all(|side| side.missing.is_some())

@@ -17,23 +17,23 @@ use model::{
     policy::{NetworkPolicy, Peer, PolicySet, Rule},
     record::RuleName,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The JSON's schema.
 pub const SCHEMA: &str = "podfence.dev/evidence/v1";
 
 /// Evidence of a policy set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// By `namespace/name`.
     pub policies: BTreeMap<String, PolicyEvidence>,
 }
 
 /// Evidence of one policy.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyEvidence {
     /// `namespace/Kind/name` of whom it is for.
     pub workload: String,
@@ -42,7 +42,7 @@ pub struct PolicyEvidence {
 }
 
 /// Evidence of one rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleEvidence {
     /// `ingress[0]`.
     pub rule: String,
@@ -51,7 +51,7 @@ pub struct RuleEvidence {
 }
 
 /// One edge behind a rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proof {
     /// The other end: `namespace/Kind/name`, `node ADDRESS`, `outside ADDRESS`.
     pub peer: String,
@@ -64,13 +64,13 @@ pub struct Proof {
     /// Flows, 0 for a generalisation.
     pub flows: u64,
     /// First packet, RFC 3339; absent where nothing says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_seen: Option<String>,
     /// Last packet.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
     /// The surest way in which the direction became known.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction_rule: Option<String>,
     /// The connections were older than their observation, every one.
     pub adopted_only: bool,
@@ -108,7 +108,7 @@ impl Evidence {
             let rules = ingress.into_iter().chain(egress).collect();
             Some((format!("{}/{}", policy.namespace, policy.name), PolicyEvidence { workload, rules }))
         };
-        Self { schema: SCHEMA, policies: policies.policies.iter().filter_map(of_policy).collect() }
+        Self { schema: SCHEMA.to_owned(), policies: policies.policies.iter().filter_map(of_policy).collect() }
     }
 
     /// The evidence behind one rule.
@@ -120,6 +120,15 @@ impl Evidence {
     /// As JSON, with a line end.
     pub fn to_json(&self) -> String {
         crate::render::json(self)
+    }
+
+    /// What [`Evidence::to_json`] wrote.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        let read: Self = serde_json::from_str(text).map_err(|why| why.to_string())?;
+        match read.schema == SCHEMA {
+            true => Ok(read),
+            false => Err(format!("its schema is {}, not {SCHEMA}", naming::printable(&read.schema))),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod atoms;
 mod boxes;
 pub mod diff;
 pub mod lint;
+pub mod map;
 mod markdown;
 mod missing;
 mod reach;

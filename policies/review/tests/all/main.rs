@@ -2,6 +2,7 @@
 
 mod diff;
 mod lint;
+mod map;
 mod reach;
 mod replay;
 mod why;

@@ -4,6 +4,7 @@ use crate::{
     labels::{Labels, Operator, Requirement, Selector},
     policy::{NetworkPolicy, Peer, Port, PortMatch, Rule},
 };
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 /// One policy as a YAML document (with the leading `---`), byte-stable, every string quoted where a
@@ -142,11 +143,20 @@ impl<'p> WrittenPeer<'p> {
             Peer::Block { cidr, except } => Self {
                 ip_block: Some(WrittenBlock {
                     cidr: cidr.to_string(),
-                    except: except.iter().map(ToString::to_string).collect(),
+                    except: except.iter().map(|hole| written_hole(cidr, hole)).collect(),
                 }),
                 ..Self::default()
             },
         }
+    }
+}
+
+/// A hole must be written with a longer prefix than its block. One that takes away all was read from
+/// an IPv4-mapped one, and is written so.
+fn written_hole(cidr: &IpNet, hole: &IpNet) -> String {
+    match hole {
+        IpNet::V4(v4) if hole.contains(cidr) => format!("::ffff:{}/{}", v4.addr(), v4.prefix_len().saturating_add(96)),
+        _ => hole.to_string(),
     }
 }
 

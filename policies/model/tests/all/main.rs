@@ -4,6 +4,7 @@
 mod bad_input;
 mod documents;
 mod formats;
+mod fuzzed;
 mod hostile;
 mod ledger;
 mod ownership;

@@ -250,3 +250,54 @@ impl Iterator for BraceLines<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::Wanted;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_api_server_prints_is_read_without_places() {
+        let reading = Reading { file: "in".into(), wanted: Wanted::Everything };
+        let meta = json!({"name": "a", "namespace": "b", "uid": "u", "labels": {"a": "b"}, "annotations": {"a": "b"},
+            "creationTimestamp": "2026-01-02T03:04:05Z", "deletionTimestamp": "2026-01-02T03:04:05Z",
+            "ownerReferences": [{"kind": "Job", "name": "j", "uid": "u", "controller": true}], "managedFields": [{}]});
+        let container =
+            json!({"ports": [{"containerPort": 80, "name": "http", "protocol": "TCP"}], "restartPolicy": "Always"});
+        let spec =
+            json!({"containers": [container], "initContainers": [container], "hostNetwork": false, "nodeName": "n"});
+        let template = json!({"metadata": meta, "spec": spec});
+        let of_workload = json!({"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template});
+        let ended = json!([{"state": {"terminated": {"finishedAt": "2026-01-02T03:04:05Z"}}}]);
+        let of_pod = json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+            "startTime": "2026-01-02T03:04:05Z", "containerStatuses": ended, "initContainerStatuses": ended});
+        let of_service = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "externalIPs": [], "selector": {},
+            "ports": [{"port": 80, "targetPort": "http", "name": "http"}]});
+        let nothing = json!({});
+        let table = [
+            ("v1", "Pod", &spec, &of_pod),
+            ("v1", "Namespace", &nothing, &nothing),
+            (
+                "v1",
+                "Node",
+                &json!({"podCIDR": "10.0.0.0/24"}),
+                &json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}),
+            ),
+            ("v1", "Service", &of_service, &json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}})),
+            ("v1", "ReplicationController", &json!({"selector": {"a": "b"}, "template": template}), &nothing),
+            ("apps/v1", "Deployment", &of_workload, &nothing),
+            ("apps/v1", "ReplicaSet", &of_workload, &nothing),
+            ("apps/v1", "StatefulSet", &of_workload, &nothing),
+            ("apps/v1", "DaemonSet", &of_workload, &nothing),
+            ("batch/v1", "Job", &of_workload, &json!({"conditions": [{"type": "Complete", "status": "True"}]})),
+            ("batch/v1", "CronJob", &json!({"jobTemplate": {"spec": of_workload}}), &nothing),
+            ("v1", "ConfigMap", &nothing, &nothing),
+        ];
+        for (api_version, kind, spec, status) in table {
+            let object =
+                json!({"apiVersion": api_version, "kind": kind, "metadata": meta, "spec": spec, "status": status});
+            assert!(read_fast(&reading, &object.to_string(), 1, None).is_some(), "{kind}");
+        }
+    }
+}

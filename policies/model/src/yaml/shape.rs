@@ -1,7 +1,8 @@
 //! What podfence looks at, by kind: the rest of a JSON object is checked for its syntax and not kept.
 //! YAML is read whole.
 //!
-//! Always holds: looking at a field that is missing here is an error, never an absent field.
+//! Always holds: where a field is looked at that is missing here, the whole object is read again with
+//! everything; it is never taken for absent.
 
 /// Which fields of a value are read; the items of a list have their list's.
 pub(super) enum Shape {

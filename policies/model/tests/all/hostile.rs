@@ -214,49 +214,52 @@ fn large_texts_take_bounded_memory() {
     }
 }
 
-/// Words of which documents are made, so that random texts come as far as the fields.
-const WORDS: [&str; 40] = [
-    "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: a}\nspec:\n",
-    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w, namespace: a}\nspec:\n",
-    "apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a}\n",
-    "apiVersion: v1\nkind: List\nitems:\n",
-    "---\n",
-    "- ",
-    "  ",
-    "\n",
-    "\t",
-    "{",
-    "}",
-    "[",
-    "]",
-    ", ",
-    "on",
-    "~",
-    "0120",
-    "\"",
-    "'",
-    "&a ",
-    "*a",
-    "# ",
-    "null",
-    "{}",
-    "  ingress:\n",
-    "  egress:\n",
-    "  - from:\n",
-    "    - ",
-    "    ports:\n",
-    "  podSelector: ",
-    "  policyTypes: [Egress]\n",
-    "ipBlock: {cidr: 10.0.0.0/8, except: ['::ffff:10.0.0.0/104']}\n",
-    "podSelector: {matchLabels: {on: a}}\n",
-    "{port: 80, endPort: 90}\n",
-    "{port: http}\n",
-    "namespaceSelector: {}\n",
-    "  template: {metadata: {labels: {app: web}}}\n",
-    "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"b\"}}\n",
-    "\u{feff}",
-    "\r\n",
+/// Documents, and lines of a policy's spec, of which random texts are made.
+const DOCUMENTS: [&str; 6] = [
+    "",
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w, namespace: a}\nspec: {template: {metadata: {labels: {app: web}}}}\n---\n",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: w, namespace: a}\n---\n",
+    "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"b\"}}\n---\n",
+    "# nothing\n---\n",
+    "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n---\n",
 ];
+const POLICY: &str =
+    "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: a}\nspec:\n";
+const SELECTORS: [&str; 4] = [
+    "",
+    "{}",
+    "{matchLabels: {on: a, 'off': ''}}",
+    "{matchExpressions: [{key: a/b, operator: NotIn, values: [a, ~]}]}",
+];
+const TYPES: [&str; 5] = ["", "[]", "[Egress]", "[Ingress, Egress]", "[Egress, Egress]"];
+const RULES: [&str; 7] = [
+    "",
+    "[]",
+    "[{}]",
+    "[null, {ports: []}]",
+    "[{ports: [{}, {port: 0120, endPort: 9e1, protocol: SCTP}, {port: http}]}]",
+    "[{PEERS: [{ipBlock: {cidr: 10.0.0.0/8, except: ['::ffff:10.0.0.0/104']}}, {podSelector: {}}]}]",
+    "[{PEERS: [{namespaceSelector: {}, podSelector: {matchLabels: {}}}], ports: [{protocol: UDP}]}]",
+];
+const FLAWS: [&str; 24] = [
+    "", "", "", "---\n", "- ", "  ", "\n", "\t", "{", "}", "[", "]", ", ", "on", "~", "\"", "'", "&a ", "*a", "# ",
+    "null", ": ", "\u{feff}", "\r\n",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    let one = |from: &'static [&'static str]| prop::sample::select(from);
+    let spec =
+        (one(&SELECTORS), one(&TYPES), one(&RULES), one(&RULES)).prop_map(|(selector, types, ingress, egress)| {
+            let (ingress, egress) = (ingress.replace("PEERS", "from"), egress.replace("PEERS", "to"));
+            format!("  podSelector: {selector}\n  policyTypes: {types}\n  ingress: {ingress}\n  egress: {egress}\n")
+        });
+    (one(&DOCUMENTS), spec, one(&FLAWS), any::<prop::sample::Index>()).prop_map(|(before, spec, flaw, at)| {
+        let mut text = format!("{before}{POLICY}{spec}");
+        let at = at.index(text.len());
+        text.insert_str(text.floor_char_boundary(at), flaw);
+        text
+    })
+}
 
 proptest! {
     #[test]
@@ -265,8 +268,8 @@ proptest! {
     }
 
     #[test]
-    fn words_are_read_or_refused(words in proptest::collection::vec(prop::sample::select(WORDS.to_vec()), 0..25)) {
-        documents(words.concat().as_bytes());
+    fn texts_with_a_flaw_are_read_or_refused(text in text()) {
+        documents(text.as_bytes());
     }
 
     #[test]

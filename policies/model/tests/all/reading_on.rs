@@ -117,3 +117,12 @@ fn a_message_is_short_whatever_it_quotes() {
     let (errors, _) = read_on(Wanted::Everything, &policy("p", &format!("{{policyTypes: [{long}]}}")));
     assert!(errors[0].len() < 1100, "{}", errors[0].len());
 }
+
+#[test]
+fn errors_are_in_the_order_of_the_text_however_many_read_it() {
+    let wrong = |n: usize| policy(&format!("p{n}"), &format!("{{policyTypes: [in], x: {}}}", "y".repeat(n * 7 % 500)));
+    let text: String = (0..1000).map(|n| wrong(n) + "---\n").collect();
+    let (errors, _) = read_on(Wanted::Everything, &text);
+    let lines = errors.iter().map(|error| error.split(':').nth(1).and_then(|line| line.parse::<usize>().ok()));
+    assert!(lines.eq((0..1000).map(|n| Some(n * 5 + 4))), "{errors:#?}");
+}

@@ -436,15 +436,17 @@ fn asked(party: &Party, cluster: &Cluster) -> Vec<Asked> {
         Party::Nobody { namespace, pods, at } => {
             let namespace = match namespace {
                 Namespaces::Named(name) => name.clone(),
-                Namespaces::New(described) => match described.strip_prefix("team") {
-                    Some("=red") => "new-red".to_owned(),
-                    Some("=blue") => "new-blue".to_owned(),
+                Namespaces::New(described) => match described.as_deref() {
+                    Some("team=red") => "new-red".to_owned(),
+                    Some("team=blue") => "new-blue".to_owned(),
                     Some(_) => "new-any-other-0".to_owned(),
                     None => "new-none".to_owned(),
                 },
             };
-            let (described, ports) = pods.split_once(" with ports ").unwrap_or((pods, ""));
-            let labels = described.split(',').filter(|term| *term != "any other labels").map(|term| {
+            let described = pods.as_deref().unwrap_or_default();
+            let (described, ports) = described.split_once("ports ").unwrap_or((described, ""));
+            let described = described.strip_suffix(" and ").unwrap_or(described);
+            let labels = described.split(',').filter(|term| !term.is_empty()).map(|term| {
                 let (key, value) = term.split_once('=').unwrap_or((term, "any-other-0"));
                 (key.to_owned(), value.to_owned())
             });
@@ -576,7 +578,8 @@ fn taken_back<'c>(old: &Cluster, new: &Cluster, causes: impl Iterator<Item = &'c
 fn without_the_causes_it_names_a_row_is_not_there() {
     over_pairs(1_000, 1..=3, |old, new| {
         let diff = compared(old, new);
-        for row in diff.rows() {
+        // Of some pods only it may be there for other pods then, whom the same change closed elsewhere.
+        for row in diff.rows().iter().filter(|row| !row.partial) {
             let back = compared(old, &taken_back(old, new, diff.causes(row)));
             let same = |other: &&Row| {
                 other.kind == row.kind && back.from(other) == diff.from(row) && back.to(other) == diff.to(row)

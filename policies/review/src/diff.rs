@@ -20,7 +20,7 @@ mod used;
 
 pub use aligned::align;
 pub use json::{json_pieces, yaml_pieces};
-pub use markdown::{MOST_CHARACTERS, markdown};
+pub use markdown::{MOST_BYTES, markdown};
 pub use sarif::sarif;
 pub use text::lines;
 pub use used::{Seen, Use};
@@ -107,8 +107,8 @@ pub enum Party {
     Nobody {
         /// An existing namespace by name, others by labels.
         namespace: Namespaces,
-        /// Their labels, as far as selectors look.
-        pods: String,
+        /// Their labels, as far as selectors look; `None`: any that no selector names.
+        pods: Option<String>,
         /// Where they differ from others only by address.
         at: Vec<IpNet>,
     },
@@ -119,8 +119,8 @@ pub enum Party {
 pub enum Namespaces {
     /// In a namespace of the input.
     Named(String),
-    /// In namespaces that do not exist yet and have such labels.
-    New(String),
+    /// In namespaces that do not exist yet and have such labels; `None`: any that no selector names.
+    New(Option<String>),
 }
 
 /// Something that opens or closes.
@@ -371,7 +371,7 @@ impl Party {
 }
 
 impl fmt::Display for Party {
-    /// `shop/Deployment/web`, `10.0.0.0/8, fd00::/8`, `pods app=api of namespaces team=red (nobody yet)`.
+    /// `shop/Deployment/web`, `10.0.0.0/8, fd00::/8`, `(new pods with app=api in new namespaces with team=red)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let blocks = |all: &[IpNet]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
@@ -380,11 +380,12 @@ impl fmt::Display for Party {
             Self::Nobody { namespace, pods, at } => {
                 let namespace = match namespace {
                     Namespaces::Named(name) => format!("in {name}"),
-                    Namespaces::New(labels) if labels.starts_with("any other") => format!("in {labels}"),
-                    Namespaces::New(labels) => format!("in new namespaces {labels}"),
+                    Namespaces::New(None) => "in any new namespace".to_owned(),
+                    Namespaces::New(Some(labels)) => format!("in new namespaces with {labels}"),
                 };
+                let pods = pods.as_ref().map_or("any new pod".to_owned(), |labels| format!("new pods with {labels}"));
                 let at = if at.is_empty() { String::new() } else { format!(" at {}", blocks(at)) };
-                f.pad(&format!("nobody yet: {pods} {namespace}{at}"))
+                f.pad(&format!("({pods} {namespace}{at})"))
             }
         }
     }

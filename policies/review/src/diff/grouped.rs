@@ -2,7 +2,7 @@
 //!
 //! Always holds: the groups together are the rows, each in one group.
 
-use super::{Diff, Kind, Namespaces, Party, Row};
+use super::{Diff, Kind, Party, Row};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,13 +191,7 @@ fn name(party: &Party) -> String {
     match party {
         Party::Outside(cidrs) if is_everything(cidrs) => format!("anywhere outside ({party})"),
         Party::Outside(_) => party.to_string(),
-        Party::Workload(key) => key.to_string(),
-        Party::Nobody { namespace: Namespaces::New(namespaces), pods, .. }
-            if namespaces == "any other namespace" && pods == "any other labels" =>
-        {
-            "nobody yet: any other pod in any other namespace".to_owned()
-        }
-        Party::Nobody { .. } => party.to_string(),
+        Party::Workload(_) | Party::Nobody { .. } => party.to_string(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The diff for programs, as `podfence-diff.schema.json` describes it: a row a connection, never grouped.
+//! The diff for programs, as `schemas/diff.schema.json` describes it: a row a connection, never grouped.
 
 use super::{Cause, Diff, Effect, Named, Namespaces, Party, Reportable, Row, Subject, side_name};
 use crate::sets::ports_text;
@@ -91,9 +91,9 @@ fn ends(party: &Party) -> Vec<E<'_>> {
         Party::Nobody { namespace, pods, at } => {
             let (namespace, namespaces) = match namespace {
                 Namespaces::Named(name) => (Some(name.as_str()), None),
-                Namespaces::New(labels) => (None, Some(labels.as_str())),
+                Namespaces::New(labels) => (None, labels.as_deref()),
             };
-            vec![E::Nobody { nobody: true, namespace, namespaces, pods, at }]
+            vec![E::Nobody { nobody: true, namespace, namespaces, pods: pods.as_deref(), at }]
         }
     }
 }
@@ -168,7 +168,8 @@ enum E<'d> {
         namespace: Option<&'d str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         namespaces: Option<&'d str>,
-        pods: &'d str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pods: Option<&'d str>,
         #[serde(skip_serializing_if = "<[_]>::is_empty")]
         at: &'d [IpNet],
     },

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::markdown::{code, plain};
 
-/// GitHub takes comments of 65,536 characters; some are left for what a caller puts around this one.
-pub const MOST_CHARACTERS: usize = 64_000;
+/// GitHub takes comments of 65,536 characters; the rest is for what a caller puts beside this one.
+pub const MOST_BYTES: usize = 45_000;
 /// The table has at most so many rows; the folded part has all.
 const TABLE: usize = 25;
 /// And so many names in a cell.
@@ -40,14 +40,12 @@ pub fn markdown(diff: &Diff) -> String {
 #[derive(Default)]
 struct Bounded {
     text: String,
-    characters: usize,
 }
 
 impl Bounded {
     /// Whether it fitted; what does not fit is not begun.
     fn add(&mut self, more: &str) -> bool {
-        let characters = more.chars().count();
-        let fits = self.characters + characters + RESERVE <= MOST_CHARACTERS;
+        let fits = self.text.len() + more.len() + RESERVE <= MOST_BYTES;
         if fits {
             self.end(more);
         }
@@ -56,7 +54,6 @@ impl Bounded {
 
     /// What must stand there: within the reserve.
     fn end(&mut self, more: &str) {
-        self.characters += more.chars().count();
         self.text.push_str(more);
     }
 }

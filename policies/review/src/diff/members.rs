@@ -84,17 +84,26 @@ fn nobody(universe: &Universe<'_>, end: &End) -> Option<Party> {
         End::Nobody(Nobody { namespace, described, .. }) => Some(Party::Nobody {
             namespace: match namespace {
                 Where::Existing(name) => Namespaces::Named(name.clone()),
-                Where::New { described, .. } => Namespaces::New(described.clone()),
+                Where::New { described, .. } => Namespaces::New(told(described)),
             },
-            pods: described.clone(),
+            pods: told(described),
             at: Vec::new(),
         }),
     }
 }
 
-fn described(class: &PodClass) -> String {
+/// Nothing where no selector names the labels.
+fn told(described: &str) -> Option<String> {
+    (!described.starts_with("any other")).then(|| described.to_owned())
+}
+
+fn described(class: &PodClass) -> Option<String> {
     let labels = class.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
-    let labels = if labels.is_empty() { "any other labels".to_owned() } else { labels };
     let ports = class.ports.iter().map(|(name, _, port)| format!("{name}={port}")).collect::<Vec<_>>().join(",");
-    if ports.is_empty() { labels } else { format!("{labels} with ports {ports}") }
+    match (labels.is_empty(), ports.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(labels),
+        (true, false) => Some(format!("ports {ports}")),
+        (false, false) => Some(format!("{labels} and ports {ports}")),
+    }
 }

@@ -2,16 +2,18 @@
 //!
 //! Always holds: a yes is true for every two ends of the universe, every port and protocol, those that
 //! rules cannot name included, and whatever number a named port has on whichever pod: names are
-//! compared as names. What was taken out stays out, so that all of it together changes nothing.
+//! compared as names. Addresses of pods come and go: where a rule knows pods by their labels, a block
+//! that holds their addresses today does not stand in for it. What was taken out stays out, so that all
+//! of it together changes nothing, and so does each alone.
 
 use crate::{
     reach::{Direction, PeerSets, Reach, RuleRef},
     sets::{Allowed, SetId, Sets},
-    universe::{EndId, Universe},
+    universe::{End, EndId, Universe},
 };
 use fixedbitset::FixedBitSet;
 use model::{
-    policy::{Port, PortMatch, Protocol},
+    policy::{Peer, Port, PortMatch, Protocol},
     ports::ALL_PORTS,
 };
 use std::{
@@ -45,6 +47,8 @@ struct Piece {
     ports: Vec<Ports>,
     /// Everyone it lets in or out to now; `None`: everyone there is.
     whom: Option<FixedBitSet>,
+    /// Those of them it knows by their labels.
+    by_labels: Option<FixedBitSet>,
     /// What it opens to them now.
     opens: Opened,
     /// No less than what it opens, whatever named ports are.
@@ -53,6 +57,7 @@ struct Piece {
 
 struct Peers {
     there: bool,
+    is_block: bool,
     ends: Rc<FixedBitSet>,
 }
 
@@ -100,8 +105,12 @@ impl<'r, 'c> Proof<'r, 'c> {
             let first = proof.pieces.len();
             for name in super::rules_of(index, policy) {
                 let Some((_, rule)) = reach.rule(name) else { continue };
-                let ends = rule.peers.iter().map(|peer| peers.of_peer(peer, policy));
-                let ends = ends.map(|ends| Peers { there: true, ends }).collect();
+                let ends = rule.peers.iter().map(|peer| Peers {
+                    there: true,
+                    is_block: matches!(peer, Peer::Block { .. }),
+                    ends: peers.of_peer(peer, policy),
+                });
+                let ends = ends.collect();
                 let ports = rule.ports.iter().map(|port| Ports { there: true, opens: proof.port(port, &mut known) });
                 let ports = ports.collect();
                 proof.add(name, ends, ports);
@@ -138,7 +147,16 @@ impl<'r, 'c> Proof<'r, 'c> {
 
     fn add(&mut self, name: RuleRef, peers: Vec<Peers>, ports: Vec<Ports>) {
         let nothing = Opened { ports: SetId::NONE, names: Vec::new() };
-        let piece = Piece { name, there: true, peers, ports, whom: None, opens: nothing, at_most: SetId::NONE };
+        let piece = Piece {
+            name,
+            there: true,
+            peers,
+            ports,
+            whom: None,
+            by_labels: None,
+            opens: nothing,
+            at_most: SetId::NONE,
+        };
         self.pieces.push(piece);
         self.settle(self.pieces.len() - 1);
     }
@@ -146,20 +164,23 @@ impl<'r, 'c> Proof<'r, 'c> {
     /// Works out anew what a rule opens to whom.
     fn settle(&mut self, piece: usize) {
         let this = &self.pieces[piece];
-        let mut peers = this.peers.iter().filter(|peer| peer.there);
-        let whom = peers.next().map(|first| {
-            peers.fold((*first.ends).clone(), |mut all, peer| {
+        let union = |is_asked: &dyn Fn(&Peers) -> bool| {
+            let asked = this.peers.iter().filter(|peer| peer.there && is_asked(peer));
+            asked.fold(FixedBitSet::with_capacity(self.universe.len()), |mut all, peer| {
                 all.union_with(&peer.ends);
                 all
             })
-        });
+        };
+        let is_for_all = this.peers.is_empty();
+        let whom = (!is_for_all).then(|| union(&|_| true));
+        let by_labels = (!is_for_all).then(|| union(&|peer| !peer.is_block));
         let opens = match this.ports.is_empty() {
             true => Opened { ports: SetId::ALL, names: vec![0] },
             false => self.union(this.ports.iter().filter(|port| port.there).map(|port| &port.opens)),
         };
         let at_most = self.at_most(&opens);
         let this = &mut self.pieces[piece];
-        (this.whom, this.opens, this.at_most) = (whom, opens, at_most);
+        (this.whom, this.by_labels, this.opens, this.at_most) = (whom, by_labels, opens, at_most);
     }
 
     fn union<'o>(&self, all: impl Iterator<Item = &'o Opened>) -> Opened {
@@ -203,20 +224,37 @@ impl<'r, 'c> Proof<'r, 'c> {
         }
     }
 
-    /// The rules that are there, select an end in a direction and have a peer.
-    fn opening(&self, direction: Direction, own: EndId, peer: EndId) -> impl Iterator<Item = usize> {
-        let policies = self.isolated_by[own.index()][direction as usize].iter().map(|policy| &self.policies[*policy]);
-        let pieces = policies.filter(|policy| policy.there).flat_map(|policy| policy.pieces.clone());
-        pieces.filter(move |piece| {
+    /// The rules that are there, select an end in a direction and have a peer; a pod that this rule
+    /// knows by its labels, they must know so too.
+    fn opening(&self, like: usize, own: EndId, peer: EndId) -> impl Iterator<Item = usize> {
+        let by_labels = self.is_pod(peer) && self.pieces[like].knows(peer.index());
+        let there = self.selecting(self.pieces[like].name.direction, own);
+        there.filter(move |piece| {
             let piece = &self.pieces[*piece];
-            piece.there && piece.name.direction == direction && piece.is_for(peer.index())
+            if by_labels { piece.knows(peer.index()) } else { piece.is_for(peer.index()) }
         })
     }
 
     /// What those of them open that are asked for.
-    fn open(&self, direction: Direction, own: EndId, peer: EndId, is_asked: impl Fn(usize) -> bool) -> Opened {
-        let pieces = self.opening(direction, own, peer).filter(|piece| is_asked(*piece));
+    fn open(&self, like: usize, own: EndId, peer: EndId, is_asked: impl Fn(usize) -> bool) -> Opened {
+        let pieces = self.opening(like, own, peer).filter(|piece| is_asked(*piece));
         self.union(pieces.map(|piece| &self.pieces[piece].opens))
+    }
+
+    /// The rules that are there and select an end in a direction.
+    fn selecting(&self, direction: Direction, own: EndId) -> impl Iterator<Item = usize> {
+        let policies = self.isolated_by[own.index()][direction as usize].iter().map(|policy| &self.policies[*policy]);
+        let pieces = policies.filter(|policy| policy.there).flat_map(|policy| policy.pieces.clone());
+        pieces.filter(move |piece| self.pieces[*piece].there && self.pieces[*piece].name.direction == direction)
+    }
+
+    /// Whether it is of pods that selectors can lead to.
+    fn is_pod(&self, end: EndId) -> bool {
+        match self.universe.end(end) {
+            End::Pods(class) => !class.host_network,
+            End::Nobody(_) => true,
+            End::Block(_) => false,
+        }
     }
 
     fn is_there(&self, policy: usize) -> bool {
@@ -229,21 +267,20 @@ impl<'r, 'c> Proof<'r, 'c> {
         by.iter().any(|policy| Some(*policy) != without && self.is_there(*policy))
     }
 
-    /// The pairs of an end that a rule is about and an end of these, that can meet.
+    /// The pairs of an end that a rule is about and an end of these: also such as cannot meet today, as
+    /// their addresses are of different families.
     fn pairs<'p>(&'p self, piece: usize, whom: Option<&'p FixedBitSet>) -> impl Iterator<Item = (EndId, EndId)> + 'p {
         let name = self.pieces[piece].name;
         let own = &self.policies[name.policy].ends[name.direction as usize];
-        own.iter().flat_map(move |own| self.meeting(*own, whom).map(|peer| (*own, peer)))
+        own.iter().flat_map(move |own| self.ends(whom).map(|peer| (*own, peer)))
     }
 
-    /// The ends among these that an end, which is of pods, can have a connection with.
-    fn meeting<'p>(&'p self, own: EndId, whom: Option<&'p FixedBitSet>) -> impl Iterator<Item = EndId> + 'p {
-        let peers: Box<dyn Iterator<Item = usize> + 'p> = match whom {
+    fn ends<'p>(&'p self, among: Option<&'p FixedBitSet>) -> impl Iterator<Item = EndId> + 'p {
+        let indices: Box<dyn Iterator<Item = usize> + 'p> = match among {
             Some(ends) => Box::new(ends.ones()),
             None => Box::new(0..self.universe.len()),
         };
-        let ids = peers.map(|index| EndId(u32::try_from(index).unwrap_or(u32::MAX)));
-        ids.filter(move |peer| self.universe.family(own).meets(self.universe.family(*peer)))
+        indices.map(|index| EndId(u32::try_from(index).unwrap_or(u32::MAX)))
     }
 
     /// The pieces of a policy that are there.
@@ -258,27 +295,39 @@ impl<'r, 'c> Proof<'r, 'c> {
             return false;
         }
         let stays = [Direction::Ingress, Direction::Egress].into_iter().all(|direction| {
-            selecting.ends[direction as usize].iter().all(|own| match self.is_isolated(direction, *own, Some(policy)) {
-                // Nothing would isolate the end any more: nothing must be closed now.
-                false => self.meeting(*own, None).all(|peer| {
-                    let open = self.open(direction, *own, peer, |_| true);
-                    open.ports == SetId::ALL && open.names.contains(&0)
-                }),
-                true => self.of_policy(policy).filter(|piece| self.pieces[*piece].name.direction == direction).all(
-                    |piece| {
-                        self.meeting(*own, self.pieces[piece].whom.as_ref()).all(|peer| {
-                            let others =
-                                self.open(direction, *own, peer, |other| self.pieces[other].name.policy != policy);
-                            self.covers(&others, &self.pieces[piece].opens)
-                        })
-                    },
-                ),
-            })
+            let ends = &selecting.ends[direction as usize];
+            ends.iter().all(|own| self.stays_without(policy, direction, *own))
         });
         if stays {
             self.policies[policy].there = false;
         }
         stays
+    }
+
+    /// Whether an end keeps its verdicts in a direction without a policy, whether or not what was taken
+    /// out before is back.
+    fn stays_without(&self, policy: usize, direction: Direction, own: EndId) -> bool {
+        let isolated_by = &self.isolated_by[own.index()][direction as usize];
+        if *isolated_by == [policy] {
+            // Nothing would isolate the end any more: nothing must be closed now.
+            return self.ends(None).all(|peer| {
+                let open = self.union(self.selecting(direction, own).filter_map(|piece| {
+                    let piece = &self.pieces[piece];
+                    let is_open =
+                        if self.is_pod(peer) { piece.knows(peer.index()) } else { piece.is_for(peer.index()) };
+                    is_open.then_some(&piece.opens)
+                }));
+                open.ports == SetId::ALL && open.names.contains(&0)
+            });
+        }
+        let pieces = || self.of_policy(policy).filter(|piece| self.pieces[*piece].name.direction == direction);
+        self.is_isolated(direction, own, Some(policy))
+            && pieces().all(|piece| {
+                self.ends(self.pieces[piece].whom.as_ref()).all(|peer| {
+                    let others = self.open(piece, own, peer, |other| self.pieces[other].name.policy != policy);
+                    self.covers(&others, &self.pieces[piece].opens)
+                })
+            })
     }
 
     /// Takes a rule out, if that changes nothing.
@@ -289,7 +338,7 @@ impl<'r, 'c> Proof<'r, 'c> {
             return false;
         }
         let stays = pairs.all(|(own, peer)| {
-            let others = self.open(this.name.direction, own, peer, |other| other != piece);
+            let others = self.open(piece, own, peer, |other| other != piece);
             self.covers(&others, &this.opens)
         });
         drop(pairs);
@@ -305,9 +354,11 @@ impl<'r, 'c> Proof<'r, 'c> {
             return false;
         }
         let mut alone = (*this.peers[peer].ends).clone();
+        // Addresses come and go: no block stands in for labels.
+        let others = others.filter(|(_, other)| this.peers[peer].is_block || !other.is_block);
         others.for_each(|(_, other)| alone.difference_with(&other.ends));
         let stays = self.pairs(piece, Some(&alone)).all(|(own, peer)| {
-            let others = self.open(this.name.direction, own, peer, |other| other != piece);
+            let others = self.open(piece, own, peer, |other| other != piece);
             self.covers(&others, &this.opens)
         });
         if stays {
@@ -328,7 +379,7 @@ impl<'r, 'c> Proof<'r, 'c> {
         let opens = &this.ports[port].opens;
         let stays = self.covers(&rest, opens)
             || self.pairs(piece, this.whom.as_ref()).all(|(own, peer)| {
-                let mut others = self.open(this.name.direction, own, peer, |other| other != piece);
+                let mut others = self.open(piece, own, peer, |other| other != piece);
                 self.widen(&mut others, &rest);
                 self.covers(&others, opens)
             });
@@ -346,7 +397,7 @@ impl<'r, 'c> Proof<'r, 'c> {
         let mut pairs = self.pairs(piece, this.whom.as_ref()).peekable();
         pairs.peek().is_some()
             && pairs.all(|(own, peer)| {
-                let rest = self.open(this.name.direction, own, peer, |other| other != piece);
+                let rest = self.open(piece, own, peer, |other| other != piece);
                 let adds = self.sets.minus(this.at_most, rest.ports);
                 let adds_others = this.opens.names.contains(&0) && !rest.names.contains(&0);
                 if adds == SetId::NONE && !adds_others {
@@ -355,7 +406,10 @@ impl<'r, 'c> Proof<'r, 'c> {
                 if !self.is_isolated(other_side, peer, None) {
                     return false;
                 }
-                let allowed = self.open(other_side, peer, own, |_| true);
+                // Whatever address the pod may have, a block may hold it.
+                let rules = self.selecting(other_side, peer).map(|piece| &self.pieces[piece]);
+                let allowing = rules.filter(|rule| rule.is_for(own.index()) || rule.has_block());
+                let allowed = self.union(allowing.map(|rule| &rule.opens));
                 self.sets.intersection(adds, self.at_most(&allowed)) == SetId::NONE
                     && !(adds_others && allowed.names.contains(&0))
             })
@@ -395,7 +449,7 @@ impl<'r, 'c> Proof<'r, 'c> {
         for piece in pieces {
             let this = &self.pieces[*piece];
             for (own, peer) in self.pairs(*piece, this.whom.as_ref()) {
-                for other in self.opening(this.name.direction, own, peer) {
+                for other in self.opening(*piece, own, peer) {
                     let name = self.pieces[other].name;
                     let shared = self.sets.intersection(self.pieces[other].at_most, this.at_most);
                     if other != *piece && shared != SetId::NONE && !found.contains(&name) {
@@ -425,7 +479,17 @@ fn opposite(direction: Direction) -> Direction {
 }
 
 impl Piece {
+    /// Whether an end is among its peers.
     fn is_for(&self, end: usize) -> bool {
         self.whom.as_ref().is_none_or(|ends| ends.contains(end))
+    }
+
+    /// Whether it is so by its labels, or because everyone is.
+    fn knows(&self, end: usize) -> bool {
+        self.by_labels.as_ref().is_none_or(|ends| ends.contains(end))
+    }
+
+    fn has_block(&self) -> bool {
+        self.peers.iter().any(|peer| peer.there && peer.is_block)
     }
 }

@@ -122,10 +122,13 @@ fn cut_at<'t>(part: &Part<'t>, (start, lines_before): (usize, u32), end: usize) 
 
 /// Whether an anchor or alias may stand in a text: `&` or `*` where a value begins.
 fn has_anchors(text: &str) -> bool {
-    text.match_indices(['&', '*']).any(|(at, _)| {
-        let row = text[..at].rsplit('\n').next().unwrap_or_default();
-        let before = row.trim_end();
-        let last_word = before.rsplit(' ').next().unwrap_or_default();
-        before.ends_with([':', '-', '?', '[', '{', ',']) || before.is_empty() || last_word.starts_with('!')
+    let in_flow = |word: &str| ["[&", "[*", "{&", "{*", ",&", ",*"].iter().any(|sign| word.contains(sign));
+    text.lines().any(|row| {
+        let mut begins_value = true;
+        row.split_ascii_whitespace().any(|word| {
+            let is_anchor = (begins_value && word.starts_with(['&', '*'])) || in_flow(word);
+            begins_value = word.ends_with([':', '-', '?', '[', '{', ',']) || word.starts_with('!');
+            is_anchor
+        })
     })
 }

@@ -13,10 +13,12 @@ use super::{
 };
 use serde::de::{Deserialize, Deserializer, MapAccess};
 use serde_saphyr::{Location, MessageFormatter as _, Spanned, UserMessageFormatter};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 /// Nesting beyond this is refused. Kubernetes' own objects stay below 20.
 const MAX_DEPTH: usize = 100;
+/// What makes a scalar something else than plain stands at most this many bytes before it.
+const LOOK_BACK: usize = 1024;
 /// Aliases may add this many events to a document; `kubectl` writes none.
 const MAX_ALIAS_EVENTS: usize = 100_000;
 
@@ -99,19 +101,21 @@ fn settle(node: &mut Node<'_>, reading: &Reading, part: &Part<'_>) -> Result<(),
     match &mut node.value {
         Value::List(items) => items.iter_mut().try_for_each(|item| settle(item, reading, part)),
         Value::Map(entries) => {
-            for index in 0..entries.len() {
-                let (key, value) = &mut entries[index];
+            let mut changed = false;
+            for (key, value) in entries.iter_mut() {
                 settle(value, reading, part)?;
-                let line = value.line;
                 let Cow::Borrowed(text) = *key else { continue };
-                let Some(written) = written_key(text, reading, part, line)? else { continue };
-                if entries.iter().any(|(known, _)| *known == written) {
-                    let message = format!("not readable as YAML: key `{written}` stands twice in one map; quote it");
-                    return Err(ReadError::new(&reading.file, line, message));
-                }
-                entries[index].0 = Cow::Owned(written);
+                let Some(written) = written_key(text, reading, part, value.line)? else { continue };
+                (*key, changed) = (Cow::Owned(written), true);
             }
-            Ok(())
+            let mut known = HashSet::new();
+            match entries.iter().find(|(key, _)| changed && !known.insert(key)) {
+                Some((key, value)) => {
+                    let message = format!("not readable as YAML: key `{key}` stands twice in one map; quote it");
+                    Err(ReadError::new(&reading.file, value.line, message))
+                }
+                None => Ok(()),
+            }
         }
         scalar => {
             if let Some(plain) = plain_at(part.text, node.offset) {
@@ -158,6 +162,7 @@ fn written_key(key: &str, reading: &Reading, part: &Part<'_>, line: u32) -> Resu
 /// The text from `offset` on, if a scalar without quotes, block sign or tag begins there.
 fn plain_at(text: &str, offset: Option<u32>) -> Option<&str> {
     let (before, scalar) = text.split_at_checked(offset? as usize)?;
+    let before = &before[before.floor_char_boundary(before.len().saturating_sub(LOOK_BACK))..];
     let mut rows = before.rsplit('\n');
     let row = rows.next().unwrap_or_default();
     let tagged = row.split_ascii_whitespace().rev().take(2).any(|word| word.starts_with('!'));

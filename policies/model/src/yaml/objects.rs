@@ -161,7 +161,7 @@ fn add_ports(ports: &mut Vec<ContainerPort>, container: &Field<'_>) -> Result<()
             return Err(field.wrong("missing; write a number from 1 to 65535"));
         };
         let name = item.at("name")?.text()?.filter(|name| !name.is_empty()).map(str::to_owned);
-        ports.push(ContainerPort { name, port, protocol: protocol(&item)? });
+        ports.push(ContainerPort { name, port, protocol: protocol_or_tcp(&item)? });
     }
     Ok(())
 }
@@ -199,7 +199,7 @@ fn service_port(item: &Field<'_>) -> Result<ServicePort, ReadError> {
         Some(WholeOrText::Text(name)) => TargetPort::Name(name.to_owned()),
     };
     let name = item.at("name")?.text()?.unwrap_or_default().to_owned();
-    Ok(ServicePort { name, port, protocol: protocol(item)?, target })
+    Ok(ServicePort { name, port, protocol: protocol_or_tcp(item)?, target })
 }
 
 /// Adds an address, if the field has one that is not there yet; headless Services have `None`.
@@ -211,6 +211,11 @@ fn add_address(to: &mut Vec<IpAddr>, field: &Field<'_>) -> Result<(), ReadError>
         }
     }
     Ok(())
+}
+
+/// `protocol`, TCP when absent or empty, as pods and Services have it.
+fn protocol_or_tcp(item: &Field<'_>) -> Result<Protocol, ReadError> {
+    if item.at("protocol")?.text()? == Some("") { Ok(Protocol::Tcp) } else { protocol(item) }
 }
 
 /// `protocol`, TCP when absent.

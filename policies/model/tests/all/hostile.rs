@@ -168,7 +168,7 @@ fn anchors_do_not_explode() {
     refused(&item, "not readable as YAML");
 }
 
-/// Texts of many megabytes that ask for many times as much memory.
+/// Texts of many megabytes that ask for many times as much memory, or for the square of their length in time.
 fn large(name: &str) -> String {
     const MANY: usize = 1_000_000;
     match name {
@@ -178,14 +178,22 @@ fn large(name: &str) -> String {
             format!("{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": [{}0]}}", "0,".repeat(20 * MANY))
         }
         "keys" => (0..MANY / 4).fold("{".to_owned(), |text, n| text + "\"" + &n.to_string() + "\":0,") + "\"a\":0}",
-        "numbers in YAML" => format!("a:\n{}", "- 1\n".repeat(MANY / 2)),
+        "numbers in YAML" => format!("a:\n{}", "- 1\n".repeat(MANY / 4)),
         "lists in YAML" => format!("a: {}", "[".repeat(MANY)),
+        "scalars in one row" => format!("a: [{}x]", "x,".repeat(MANY / 4)),
+        "keys that are numbers" => {
+            (0..MANY / 16).fold(String::new(), |text, n| text + "0b" + &format!("{n:b}") + ": x\n")
+        }
+        "ampersands in one row" => format!("items:\n- {}\n", " &".repeat(MANY)),
         "empty documents" => "---\n".repeat(MANY),
         _ => format!("# {}\n", "-".repeat(MANY)),
     }
 }
 
-const LARGE: [&str; 8] = [
+const LARGE: [&str; 11] = [
+    "scalars in one row",
+    "keys that are numbers",
+    "ampersands in one row",
     "one long string",
     "numbers in JSON",
     "numbers in an object",

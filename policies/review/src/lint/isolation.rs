@@ -95,6 +95,7 @@ fn is_host_network(universe: &Universe<'_>, id: EndId) -> bool {
 enum Dns {
     Nothing,
     UdpAlone,
+    /// By both, or it needs none.
     Both,
 }
 
@@ -154,6 +155,8 @@ fn servers(subject: &Subject<'_, '_>) -> Option<BTreeSet<EndId>> {
     (!ends.is_empty()).then_some(ends)
 }
 
+/// Whether DNS is missing: not for who serves it, nor for who may ask nobody at all.
+///
 /// A DNS server is one of the pods that serve it, or an address: of a node's cache, or outside. Where
 /// no pod is known to serve it, it may be anyone.
 fn reached(reach: &Reach<'_, '_>, from: EndId, servers: Option<&BTreeSet<EndId>>) -> Dns {
@@ -163,8 +166,14 @@ fn reached(reach: &Reach<'_, '_>, from: EndId, servers: Option<&BTreeSet<EndId>>
         (End::Pods(class), Some(servers)) => class.host_network || servers.contains(&id),
         (End::Nobody(_), Some(_)) => false,
     };
+    let row = reach.row(from);
+    let is_server = servers.is_some_and(|servers| servers.contains(&from));
+    // Who may ask nobody has no names to resolve.
+    if is_server || row.iter().all(|allowed| *allowed == SetId::NONE) {
+        return Dns::Both;
+    }
     let mut udp = false;
-    for (to, allowed) in universe.ends().map(|(id, _)| id).zip(reach.row(from)) {
+    for (to, allowed) in universe.ends().map(|(id, _)| id).zip(row) {
         if allowed == SetId::NONE || !may_serve(to) || !reach.sets().contains(allowed, Protocol::Udp, DNS) {
             continue;
         }

@@ -84,9 +84,9 @@ kinds! {
         "both ends must allow a connection: this one does not get through",
         "allow it at the other end too, or remove the rule";
     NO_DNS "PF013" "egress-without-dns" Warning,
-        "pods are isolated for egress, and no rule lets them ask DNS (UDP 53)",
+        "pods are isolated for egress and may connect to somebody, and no rule lets them ask DNS (UDP 53)",
         "names do not resolve for them, so that even the connections their rules allow fail",
-        "allow UDP and TCP 53 to the DNS pods, in kube-system mostly";
+        "allow UDP and TCP 53 to the DNS pods, which are in kube-system as a rule";
     NO_DNS_TCP "PF014" "dns-without-tcp" Note,
         "pods may ask DNS by UDP and not by TCP",
         "an answer that does not fit a datagram is asked again by TCP (RFC 7766), and that is denied",

@@ -95,7 +95,7 @@ struct JsonFinding<'r> {
     reason: Option<&'r str>,
 }
 
-/// For programs; policies/review/schema/lint.json says what is in it.
+/// For programs; policies/review/schemas/lint.schema.json says what is in it.
 pub fn json(report: &Report) -> String {
     let suppressed = report.suppressed.iter().map(|(finding, reason)| json_finding(finding, Some(reason)));
     let json = Json {

@@ -15,7 +15,10 @@ use crate::{
     universe::{EndId, Universe},
 };
 use model::{cluster::Source, policy::NetworkPolicy};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
 /// Causes by number, and lists of them by number.
 pub(crate) struct Causes<'a, 'u, 'c> {
@@ -23,7 +26,9 @@ pub(crate) struct Causes<'a, 'u, 'c> {
     sets: &'u Sets,
     versions: Versions<'c>,
     objects: Objects<'u, 'c>,
-    numbers: BTreeMap<Cause, u32>,
+    numbers: RefCell<BTreeMap<Cause, u32>>,
+    /// Why an end is isolated in one input alone, by that input, direction and end.
+    isolation: RefCell<HashMap<(usize, Direction, EndId), BTreeSet<u32>>>,
     lists: HashMap<Vec<u32>, u32>,
 }
 
@@ -50,12 +55,20 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
     pub(crate) fn new(universe: &'u Universe<'c>, reaches: &'a [Reach<'u, 'c>; 2], sets: &'u Sets) -> Self {
         let versions = Versions::of(reaches[0].policies(), reaches[1].policies());
         let objects = Objects::new(universe);
-        Self { reaches, sets, versions, objects, numbers: BTreeMap::new(), lists: HashMap::new() }
+        Self {
+            reaches,
+            sets,
+            versions,
+            objects,
+            numbers: RefCell::default(),
+            isolation: RefCell::default(),
+            lists: HashMap::new(),
+        }
     }
 
     /// Every cause in order, and every list.
     pub(crate) fn finish(self) -> (Vec<Cause>, Vec<Vec<u32>>) {
-        let causes: Vec<(Cause, u32)> = self.numbers.into_iter().collect();
+        let causes: Vec<(Cause, u32)> = self.numbers.into_inner().into_iter().collect();
         let mut place = vec![0_u32; causes.len()];
         (0..).zip(&causes).for_each(|(rank, (_, number))| place[*number as usize] = rank);
         let mut lists: Vec<(Vec<u32>, u32)> = self.lists.into_iter().collect();
@@ -88,15 +101,15 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         if rest != SetId::NONE {
             self.between_ends(from, to, denying, rest, &mut found);
         }
-        let mut list: Vec<u32> = found.into_iter().map(|cause| self.number(cause)).collect();
-        list.sort_unstable();
+        let list: Vec<u32> = found.into_iter().collect();
         let next = u32::try_from(self.lists.len()).unwrap_or(u32::MAX);
         *self.lists.entry(list).or_insert(next)
     }
 
-    fn number(&mut self, cause: Cause) -> u32 {
-        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry(cause).or_insert(next)
+    fn number(&self, cause: Cause) -> u32 {
+        let mut numbers = self.numbers.borrow_mut();
+        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        *numbers.entry(cause).or_insert(next)
     }
 
     /// What passes at these ends in one input and not in the one that denies.
@@ -105,7 +118,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
     }
 
     /// The changes of policies and namespaces that make these ports differ at one pair of ends.
-    fn at_ends(&self, from: EndId, to: EndId, denying: usize, ports: SetId, found: &mut BTreeSet<Cause>) {
+    fn at_ends(&self, from: EndId, to: EndId, denying: usize, ports: SetId, found: &mut BTreeSet<u32>) {
         for direction in [Direction::Egress, Direction::Ingress] {
             let side = |input: usize| self.reaches[input].side(direction, from, to);
             let lacking = self.sets.intersection(ports, self.sets.minus(side(1 - denying), side(denying)));
@@ -115,7 +128,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         }
     }
 
-    fn on_side(&self, asked: Asked, ports: SetId, found: &mut BTreeSet<Cause>) {
+    fn on_side(&self, asked: Asked, ports: SetId, found: &mut BTreeSet<u32>) {
         let Asked { denying, direction, .. } = asked;
         let allowing = 1 - denying;
         for (rule, open) in self.reaches[allowing].rules(direction, asked.from, asked.to) {
@@ -127,15 +140,22 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         let isolating = self.reaches[denying].isolated_by(direction, asked.own()).unwrap_or_default();
         let others = self.reaches[allowing].isolated_by(direction, asked.own()).unwrap_or_default();
         let in_both = |policy: &usize| self.versions.other(denying, *policy).is_some_and(|(o, _)| others.contains(&o));
-        if !isolating.iter().any(in_both) {
-            for policy in isolating {
-                self.of_selection(denying, *policy, direction, Effect::Isolates(direction), found);
-            }
+        if isolating.iter().any(in_both) {
+            return;
         }
+        let mut known = self.isolation.borrow_mut();
+        let causes = known.entry((denying, direction, asked.own())).or_insert_with(|| {
+            let mut causes = BTreeSet::new();
+            for policy in isolating {
+                self.of_selection(denying, *policy, direction, Effect::Isolates(direction), &mut causes);
+            }
+            causes
+        });
+        found.extend(causes.iter());
     }
 
     /// What a rule that allows in one input is in the one that denies.
-    fn of_rule(&self, asked: Asked, rule: RuleRef, found: &mut BTreeSet<Cause>) {
+    fn of_rule(&self, asked: Asked, rule: RuleRef, found: &mut BTreeSet<u32>) {
         let Asked { denying, direction, .. } = asked;
         let allowing = 1 - denying;
         let effect = |other: Option<usize>| match allowing {
@@ -143,7 +163,13 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
             _ => Effect::Allows { side: direction, old: other, new: Some(rule.index) },
         };
         let Some((other, _)) = self.versions.other(allowing, rule.policy) else {
-            found.insert(self.policy_alone(allowing, rule.policy, effect(None), Some(rule.index), direction));
+            found.insert(self.number(self.policy_alone(
+                allowing,
+                rule.policy,
+                effect(None),
+                Some(rule.index),
+                direction,
+            )));
             self.of_namespace(asked, rule, found);
             return;
         };
@@ -152,10 +178,16 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         match self.versions.counterpart(allowing, rule.policy, direction, rule.index) {
             Counterpart::None => {
                 let change = if allowing == 1 { Change::RuleAdded } else { Change::RuleRemoved };
-                found.insert(self.rule_cause(allowing, rule, None, change, effect(None)));
+                found.insert(self.number(self.rule_cause(allowing, rule, None, change, effect(None))));
             }
             Counterpart::Changed(index) => {
-                found.insert(self.rule_cause(allowing, rule, Some(index), Change::RuleChanged, effect(Some(index))));
+                found.insert(self.number(self.rule_cause(
+                    allowing,
+                    rule,
+                    Some(index),
+                    Change::RuleChanged,
+                    effect(Some(index)),
+                )));
             }
             Counterpart::Same => {}
         }
@@ -166,10 +198,11 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
     }
 
     /// Whatever became of a rule that allows: its peer's namespace may have become another too.
-    fn of_namespace(&self, asked: Asked, rule: RuleRef, found: &mut BTreeSet<Cause>) {
+    fn of_namespace(&self, asked: Asked, rule: RuleRef, found: &mut BTreeSet<u32>) {
         let Some((policy, rule)) = self.reaches[1 - asked.denying].rule(rule) else { return };
         if !self.objects.holds(asked.denying, policy, rule, asked.peer()) {
-            found.extend(self.objects.namespace_differences(asked.peer(), rule));
+            let changes = self.objects.namespace_differences(asked.peer(), rule);
+            found.extend(changes.into_iter().map(|cause| self.number(cause)));
         }
     }
 
@@ -180,10 +213,10 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         policy: usize,
         direction: Direction,
         effect: Effect,
-        found: &mut BTreeSet<Cause>,
+        found: &mut BTreeSet<u32>,
     ) {
         let Some((_, other)) = self.versions.other(input, policy) else {
-            found.insert(self.policy_alone(input, policy, effect, None, direction));
+            found.insert(self.number(self.policy_alone(input, policy, effect, None, direction)));
             return;
         };
         let own = self.versions.policy(input, policy);
@@ -194,10 +227,12 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
             Cause { change, subject: subject(own), effect: Effect::Isolates(direction), was, is, old, new }
         };
         if rules::rules(other, direction).is_none() {
-            found.insert(cause(Change::TypesChanged, versions.map(types)));
+            found.insert(self.number(cause(Change::TypesChanged, versions.map(types))));
         }
         if other.pod_selector != own.pod_selector {
-            found.insert(cause(Change::SelectorChanged, versions.map(|policy| policy.pod_selector.to_string())));
+            found.insert(
+                self.number(cause(Change::SelectorChanged, versions.map(|policy| policy.pod_selector.to_string()))),
+            );
         }
     }
 
@@ -236,7 +271,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
     }
 
     /// The changes that make these ports differ where pods are others in NEW than in OLD.
-    fn between_ends(&self, from: &Member, to: &Member, denying: usize, ports: SetId, found: &mut BTreeSet<Cause>) {
+    fn between_ends(&self, from: &Member, to: &Member, denying: usize, ports: SetId, found: &mut BTreeSet<u32>) {
         let mut rest = ports;
         while rest != SetId::NONE {
             let Some(witness) = self.witness(from, to, denying, rest) else { break };
@@ -273,7 +308,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         best.map(|(_, witness)| witness)
     }
 
-    fn at_witness(&self, from: &Member, to: &Member, denying: usize, witness: &Witness, found: &mut BTreeSet<Cause>) {
+    fn at_witness(&self, from: &Member, to: &Member, denying: usize, witness: &Witness, found: &mut BTreeSet<u32>) {
         let Witness { allowed, denied, ports } = *witness;
         let allowing = 1 - denying;
         let within = |input: usize, pair: (EndId, EndId)| {
@@ -301,10 +336,11 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         {
             let Is::Workload(key) = &member.is else { continue };
             if member.ends[denying].is_empty() {
-                found.insert(self.objects.alone(allowing, key, allowed));
+                found.insert(self.number(self.objects.alone(allowing, key, allowed)));
             } else if (needs || either) && allowed != denied {
                 let (old, new) = if allowing == 1 { (denied, allowed) } else { (allowed, denied) };
-                found.extend(self.objects.differences(key, old, new));
+                let changes = self.objects.differences(key, old, new);
+                found.extend(changes.into_iter().map(|cause| self.number(cause)));
             }
         }
     }

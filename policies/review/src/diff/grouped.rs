@@ -152,6 +152,9 @@ impl<'d> Names<'d> {
     }
 
     fn told(&self, parties: &BTreeSet<u32>) -> Vec<String> {
+        if parties.len() < MANY {
+            return self.each(parties);
+        }
         let mut left = parties.clone();
         let mut told = Vec::new();
         let all: BTreeSet<u32> = self.workloads.values().flatten().copied().collect();
@@ -180,10 +183,15 @@ impl<'d> Names<'d> {
                 }
             }
         }
-        let mut rest: Vec<&Party> = left.iter().map(|party| &self.diff.parties[*party as usize]).collect();
-        rest.sort_by_key(|party| (party.is_nobody(), !party.is_outside(), *party));
-        told.extend(rest.into_iter().map(name));
+        told.extend(self.each(&left));
         told
+    }
+
+    /// One by one.
+    fn each(&self, parties: &BTreeSet<u32>) -> Vec<String> {
+        let mut rest: Vec<&Party> = parties.iter().map(|party| &self.diff.parties[*party as usize]).collect();
+        rest.sort_by_key(|party| (party.is_nobody(), !party.is_outside(), *party));
+        rest.into_iter().map(name).collect()
     }
 }
 

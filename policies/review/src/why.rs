@@ -417,7 +417,9 @@ impl Asker<'_, '_> {
                     .to_owned(),
             );
         }
-        notes.dedup();
+        let told = notes.clone();
+        let mut at = 0..;
+        notes.retain(|note| at.next().is_some_and(|at| !told[..at].contains(note)));
         notes
     }
 
@@ -437,17 +439,6 @@ impl Asker<'_, '_> {
             }
         } else if !pods.is_empty() && pods.iter().all(|pod| pod.is_stand_in()) {
             notes.push(format!("no pod of {} is in the input: its pod template stands for one", who.name));
-        }
-        let missing: std::collections::BTreeSet<&str> = pods
-            .iter()
-            .map(|pod| pod.namespace.as_str())
-            .filter(|name| self.input.cluster.namespaces.get(*name).is_none_or(|found| found.source.is_none()))
-            .collect();
-        for name in missing {
-            notes.push(format!(
-                "namespace {name} is not in the input and is taken with its {} label alone",
-                model::labels::METADATA_NAME
-            ));
         }
         if let [Member { pod: None, address: Some(address), .. }] = who.members[..] {
             match self.node_at(address) {

@@ -8,6 +8,7 @@ use crate::{
 use ipnet::IpNet;
 use model::{cluster::WorkloadKey, reference::Judgement};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 impl Replayed {
     /// As JSON, with a line end.
@@ -92,7 +93,7 @@ fn not_asked(reason: &str, all: &NotAsked) -> Value {
 }
 
 fn edge(edge: &UnseenEdge) -> Value {
-    let end = |key: &Option<WorkloadKey>| match key {
+    let end = |key: &Option<Arc<WorkloadKey>>| match key {
         Some(key) => workload(key),
         None => json!({"cidrs": edge.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>()}),
     };

@@ -39,6 +39,7 @@ pub(super) fn edge_text(edge: &Edge) -> String {
     let (client, server) = (end(&edge.client, false), end(&edge.server, true));
     match Protocol::from_number(edge.protocol) {
         Some(protocol) => format!("{client} -> {server} {} {}", protocol.name(), edge.port),
+        None if [flow::ICMP, flow::ICMPV6].contains(&edge.protocol) => format!("{client} -> {server} ICMP"),
         None => format!("{client} -> {server} IP protocol {}", edge.protocol),
     }
 }

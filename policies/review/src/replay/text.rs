@@ -7,8 +7,8 @@ use crate::{
     why::{PolicyPlace, place_text},
 };
 use jiff::Timestamp;
-use model::record::UnixNanos;
-use std::fmt::Write as _;
+use model::{cluster::WorkloadKey, record::UnixNanos};
+use std::{fmt::Write as _, sync::Arc};
 
 /// So many rows of newly denied flows a Markdown report has unfolded.
 const UNFOLDED: usize = 20;
@@ -251,7 +251,7 @@ pub(super) fn unseen_ends(edge: &UnseenEdge) -> (String, String) {
             _ => format!("outside {}", few.join(", ")),
         }
     };
-    let end = |key: &Option<model::cluster::WorkloadKey>| key.as_ref().map_or_else(outside, ToString::to_string);
+    let end = |key: &Option<Arc<WorkloadKey>>| key.as_ref().map_or_else(outside, ToString::to_string);
     (end(&edge.from), end(&edge.to))
 }
 

@@ -4,7 +4,10 @@ use super::ranking::{Graph, Rank};
 use crate::{Allowed, Direction, End, EndId, Input, Reach, SetId, Sets, Universe};
 use ipnet::IpNet;
 use model::{cluster::WorkloadKey, ledger::Party};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Where the attacker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +24,13 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnseenEdge {
     /// Who may open it; `None`: addresses outside, see `cidrs`.
-    pub from: Option<WorkloadKey>,
+    pub from: Option<Arc<WorkloadKey>>,
     /// To whom; `None`: addresses outside.
-    pub to: Option<WorkloadKey>,
+    pub to: Option<Arc<WorkloadKey>>,
     /// The addresses, the fewest blocks; empty between workloads.
     pub cidrs: Vec<IpNet>,
     /// The ports that are allowed and were never seen.
-    pub allowed: Allowed,
+    pub allowed: Arc<Allowed>,
     /// Other ports between the two were seen.
     pub is_used_otherwise: bool,
     /// Workloads that an attacker could no longer get to were it closed.
@@ -121,25 +124,21 @@ pub(super) fn unseen(input: Input<'_>, used: &BTreeMap<(Party, Party), Allowed>)
 
     let (start, at) = start(&allowed_graph, &workloads);
     let rank = Rank::new(&allowed_graph, &used_graph, at);
+    // A cluster without policies has an edge between any two workloads: names and sets are shared.
+    let names: Vec<Arc<WorkloadKey>> = workloads.iter().map(|(key, _)| Arc::new((*key).clone())).collect();
+    let mut known: HashMap<SetId, Arc<Allowed>> = HashMap::new();
+    let mut ports = |set: SetId| known.entry(set).or_insert_with(|| Arc::new(sets.get(set))).clone();
     let mut edges = Vec::with_capacity(between.len() + outside.len());
     for (from, to, left, is_used_otherwise) in between {
         let (closes, adds) = rank.of(from + 1, to + 1, is_used_otherwise);
-        let (from, to) = (workloads[from].0.clone(), workloads[to].0.clone());
-        let allowed = sets.get(left);
-        edges.push(UnseenEdge {
-            from: Some(from),
-            to: Some(to),
-            cidrs: Vec::new(),
-            allowed,
-            is_used_otherwise,
-            closes,
-            adds,
-        });
+        let (from, to) = (Some(names[from].clone()), Some(names[to].clone()));
+        let allowed = ports(left);
+        edges.push(UnseenEdge { from, to, cidrs: Vec::new(), allowed, is_used_otherwise, closes, adds });
     }
     let mut ways_in = vec![0; workloads.len()];
     outside.keys().filter(|key| key.1 == Direction::Ingress).for_each(|key| ways_in[key.0] += 1);
     for ((workload, direction, left, is_used_otherwise), blocks) in outside {
-        let key = Some(workloads[workload].0.clone());
+        let key = Some(names[workload].clone());
         let (closes, adds, from, to) = match direction {
             Direction::Egress => (0, 0, key, None),
             Direction::Ingress => {
@@ -149,12 +148,12 @@ pub(super) fn unseen(input: Input<'_>, used: &BTreeMap<(Party, Party), Allowed>)
                 (if ways_in[workload] == 1 { closes } else { 0 }, adds, None, key)
             }
         };
-        let (cidrs, allowed) = (universe.cidrs(blocks), sets.get(left));
+        let (cidrs, allowed) = (universe.cidrs(blocks), ports(left));
         edges.push(UnseenEdge { from, to, cidrs, allowed, is_used_otherwise, closes, adds });
     }
-    edges.sort_by_cached_key(|edge| {
-        let worst = std::cmp::Reverse((edge.closes, edge.adds, !edge.is_used_otherwise, width(&edge.allowed)));
-        (worst, edge.from.clone(), edge.to.clone(), edge.cidrs.clone())
+    edges.sort_by(|a, b| {
+        let worst = |edge: &UnseenEdge| (edge.closes, edge.adds, !edge.is_used_otherwise, width(&edge.allowed));
+        worst(b).cmp(&worst(a)).then_with(|| (&a.from, &a.to, &a.cidrs).cmp(&(&b.from, &b.to, &b.cidrs)))
     });
     Unseen {
         edges,

@@ -48,7 +48,8 @@ pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) 
     for (index, policy) in subject.policies().iter().enumerate() {
         let Some(source) = &policy.source else { continue };
         let Some(text) = texts.get(&source.file) else {
-            *unread.entry(format!("{} cannot be read a second time", source.file)).or_default() += 1;
+            let file = if *source.file == *"-" { "standard input" } else { &source.file };
+            *unread.entry(format!("{file} cannot be read a second time")).or_default() += 1;
             continue;
         };
         let document = document_of(text, source.line);

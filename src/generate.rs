@@ -53,7 +53,7 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
 }
 
 /// The folder of the policies alone, as kubectl takes every file of a folder for an object.
-const POLICIES: &str = "policies";
+pub(crate) const POLICIES: &str = "policies";
 
 /// The files of a generated set: policies in a folder of their own, their proof beside it.
 pub(crate) fn laid_out(generated: &Generated) -> BTreeMap<String, String> {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod demo;
+mod diff;
 mod ending;
 mod escape;
 mod files;
@@ -42,6 +43,7 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Graph(typed) => graph::run(&typed),
         typed::Verb::Generate(typed) => generate::run(&typed),
         typed::Verb::Flows(typed) => flows::run(typed),
+        typed::Verb::Diff(typed) => diff::run(&typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
     }

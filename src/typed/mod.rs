@@ -1,9 +1,11 @@
 //! What was typed. These types hold words and their help; what they mean is each verb's own business.
 
+mod diff;
 mod flows;
 mod lab;
 mod learning;
 
+pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
@@ -36,6 +38,7 @@ pub(crate) enum Verb {
     Graph(Graph),
     Generate(Generate),
     Flows(Box<Flows>),
+    Diff(Diff),
     Completion(Completion),
     Man(Man),
 }

@@ -204,6 +204,9 @@ impl Comparison<'_, '_, '_> {
     }
 }
 
+/// Kind, whether the block is the client, the other end, ports, whether partial, causes.
+type AllButTheBlock = (Kind, bool, u32, SetId, bool, u32);
+
 /// Rows by party: blocks of addresses of which the same is said are one.
 fn by_party(universe: &Universe<'_>, members: &[Member], found: Vec<Found>) -> (Vec<Party>, Vec<Row>) {
     let mut parties = Parties::default();
@@ -216,8 +219,7 @@ fn by_party(universe: &Universe<'_>, members: &[Member], found: Vec<Found>) -> (
         })
         .collect();
     let mut rows = Vec::with_capacity(found.len());
-    // By everything but the block, which end it is at among it.
-    let mut blocks: BTreeMap<(Kind, bool, u32, SetId, bool, u32), BTreeSet<EndId>> = BTreeMap::new();
+    let mut blocks: BTreeMap<AllButTheBlock, BTreeSet<EndId>> = BTreeMap::new();
     for Found { kind, from, to, ports, partial, because } in found {
         match (numbers[from], numbers[to]) {
             (Some(from), Some(to)) => rows.push(Row { kind, from, to, ports, partial, because }),

@@ -2,7 +2,7 @@
 
 use crate::reach::Direction;
 use model::policy::{NetworkPolicy, Peer, Port, PortMatch, Rule};
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 /// The rules of a policy in one direction, each with its counterpart in the other version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +15,15 @@ pub(crate) enum Counterpart {
     None,
 }
 
+/// Of every rule of a policy in a direction, in order.
+type Counterparts = Rc<[Counterpart]>;
+
 /// Every policy of two sets with what became of it.
 pub(crate) struct Versions<'c> {
     policies: [&'c [NetworkPolicy]; 2],
     /// By input: each policy's index in the other.
     others: [Vec<Option<usize>>; 2],
-    known: std::cell::RefCell<HashMap<(usize, usize, Direction), std::rc::Rc<[Counterpart]>>>,
+    known: RefCell<HashMap<(usize, usize, Direction), Counterparts>>,
 }
 
 impl<'c> Versions<'c> {
@@ -52,7 +55,7 @@ impl<'c> Versions<'c> {
         let own = rules(self.policy(input, policy), direction).unwrap_or_default();
         let other = self.other(input, policy).and_then(|(_, other)| rules(other, direction)).unwrap_or_default();
         // Paired from OLD to NEW whoever asks, so that both agree.
-        let all: std::rc::Rc<[Counterpart]> = match input {
+        let all: Counterparts = match input {
             0 => paired(own, other).into(),
             _ => {
                 let mut turned = vec![Counterpart::None; own.len()];

@@ -1,10 +1,14 @@
 //! The diff of small folders that can be checked by reading: `tests/cases/diff/NAME/{old,new}/*.yaml`, and what
 //! is said of them in `expected.txt`. `PODFENCE_WRITE_EXPECTED=1` writes what is missing or different.
 
-use model::cluster::Cluster;
+use model::{
+    cluster::{Cluster, WorkloadKey},
+    ledger::{Edge, EdgeCounters, Ledger, Party},
+    record::DirectionRule,
+};
 use review::{
     Input,
-    diff::{self, Diff, Named},
+    diff::{self, Diff, Named, Reportable},
 };
 use std::{fs, path::Path};
 
@@ -51,4 +55,105 @@ fn each_case_says_what_a_reader_would() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+const DB: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: data, labels: {app: db}}
+spec: {containers: [{name: c}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: c}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: data}
+spec:
+  podSelector: {}
+  ingress:
+    - from: [{namespaceSelector: {}}, {ipBlock: {cidr: 192.0.2.0/24}}]
+      ports: [{port: 5432}]
+"#;
+
+fn parsed(yaml: &str) -> Cluster {
+    let mut cluster = Cluster::default();
+    model::yaml::read_into(&mut cluster, "db.yaml", yaml).expect("YAML of the test");
+    cluster
+}
+
+/// `flows` flows of an edge to the database, the last at this second.
+fn seen(ledger: &mut Ledger, client: Party, port: u16, flows: u64, second: i64) {
+    let key = |namespace: &str, name: &str| WorkloadKey {
+        namespace: namespace.to_owned(),
+        kind: "Pod".to_owned(),
+        name: name.to_owned(),
+    };
+    let server = Party::Workload(key("data", "db").into());
+    let counters = EdgeCounters {
+        flows,
+        first_seen: 0,
+        last_seen: second * 1_000_000_000,
+        samples: Vec::new(),
+        direction_rule: DirectionRule::Syn,
+        adopted_only: false,
+        nodes: Vec::new(),
+    };
+    ledger.edges.insert(("node".into(), second, Edge { client, server, protocol: 6, port }), counters);
+}
+
+#[test]
+fn a_log_tells_who_used_what_closes_and_what_opens_for_nobody() {
+    let mut ledger = Ledger::default();
+    let web = WorkloadKey { namespace: "shop".to_owned(), kind: "Pod".to_owned(), name: "web".to_owned() };
+    seen(&mut ledger, Party::Workload(web.clone().into()), 5432, 2, 60);
+    seen(&mut ledger, Party::Workload(web.into()), 5432, 3, 7200);
+    seen(&mut ledger, Party::Outside("192.0.2.7".parse().expect("an address")), 5432, 1, 3600);
+    seen(&mut ledger, Party::Outside("198.51.100.7".parse().expect("an address")), 5432, 9, 3600);
+    let diff = compared(parsed(DB), parsed(&DB.replace("port: 5432", "port: 5433"))).with_log(&ledger);
+    let count = |what| diff.count(what);
+    assert_eq!((count(Reportable::ClosedUsed), count(Reportable::OpenedUnused)), (2, count(Reportable::Opened)));
+    let lines = diff::lines(&diff).join("\n");
+    for told in [
+        "used by shop/Pod/web -> data/Pod/db TCP 5432: 5 flows, last 1970-01-01T02:00:00Z",
+        "used by 192.0.2.7 -> data/Pod/db TCP 5432: 1 flow, last 1970-01-01T01:00:00Z",
+    ] {
+        assert!(lines.contains(told), "{lines}");
+    }
+    assert!(!lines.contains("198.51.100.7"), "{lines}");
+}
+
+#[test]
+fn a_comment_is_bounded_and_what_is_left_out_is_counted() {
+    let many = |port: u16| -> String {
+        (0..400)
+            .map(|n| {
+                let name = format!("an|odd`name-{n}@team");
+                format!(
+                    "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, namespace: n{n}, labels: {{app: a}}}}\n\
+                     spec: {{containers: [{{name: c}}]}}\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+                     metadata: {{name: p, namespace: n{n}, annotations: {{x: {name:?}}}}}\nspec: {{podSelector: {{}}, \
+                     ingress: [{{ports: [{{port: {port}}}]}}]}}\n"
+                )
+            })
+            .collect()
+    };
+    let diff = compared(parsed(&many(80)), parsed(&many(81)));
+    let text = diff::markdown(&diff);
+    assert!(text.len() <= diff::MOST_BYTES, "{}", text.len());
+    assert!(text.contains("left out here"), "{}", &text[text.len() - 400..]);
+    assert_eq!(text.matches("<details>").count(), text.matches("</details>").count());
+}
+
+#[test]
+fn running_pods_and_their_template_are_compared_at_the_same_addresses() {
+    let template = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db, namespace: data}\nspec:\n  selector: \
+                    {matchLabels: {app: db}}\n  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c}]}}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: db-0, namespace: data, labels: {app: db}, ownerReferences: \
+               [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: u, controller: true}]}\nspec: {containers: \
+               [{name: c}]}\nstatus: {phase: Running, podIPs: [{ip: 10.1.0.1}]}\n";
+    let diff = compared(parsed(&format!("{template}---\n{pod}")), parsed(template));
+    assert!(diff.is_empty(), "{}", diff::lines(&diff).join("\n"));
 }

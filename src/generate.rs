@@ -1,7 +1,7 @@
 //! `generate`: from a flow log and a cluster to policies with their proof, in a folder.
 
 use crate::{
-    cluster,
+    applied, cluster,
     ending::{Ending, Failure},
     escape, files, learned, output,
     output::Table,
@@ -12,7 +12,7 @@ use model::policy::PolicySet;
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
@@ -36,11 +36,21 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
     if let Some(most) = most {
         require_complete(&generated, most)?;
     }
+    // Before anything is written: what is applied may lie where the new set goes.
+    let applied = match (typed.diff, &typed.against) {
+        (false, _) => None,
+        (true, Some(path)) => Some(read_policies(path)?),
+        (true, None) => Some(cluster.policies.clone()),
+    };
     if !typed.dry_run {
         files::replace_folder(&typed.out, &laid_out(&generated), &is_ours)?;
     }
     let mut out = output::stdout();
-    show(&mut out, &generated).and_then(|()| out.flush()).map_err(output::failed)?;
+    let shown = match &applied {
+        None => show(&mut out, &generated),
+        Some(applied) => applied::show(&mut out, &cluster, applied, &generated.policies),
+    };
+    shown.and_then(|()| out.flush()).map_err(output::failed)?;
     match typed.dry_run {
         true => eprintln!("dry run: nothing was written"),
         false => eprintln!(
@@ -63,10 +73,14 @@ pub(crate) fn laid_out(generated: &Generated) -> BTreeMap<String, String> {
 
 /// Reads policies back: what `generate` wrote, or any file or folder of policies.
 pub(crate) fn read_policies(path: &Path) -> Result<PolicySet, Failure> {
+    inventory::read_policies(&[policies_folder(path)]).map_err(|why| Failure::of("no policies were read", why))
+}
+
+/// Where the policies lie in a folder that `generate` wrote; any other path itself.
+pub(crate) fn policies_folder(path: &Path) -> PathBuf {
     let within = path.join(POLICIES);
     let generated = path.join(render::EVIDENCE).is_file() && within.is_dir();
-    let path = if generated { within.as_path() } else { path };
-    inventory::read_policies(&[path]).map_err(|why| Failure::of("no policies were read", why))
+    if generated { within } else { path.to_owned() }
 }
 
 fn rate(rate: f64) -> Result<f64, Failure> {

@@ -1,6 +1,7 @@
 //! The `podfence` command: reads what was typed, runs the verb, and ends with its exit status.
 #![forbid(unsafe_code)]
 
+mod applied;
 mod cluster;
 mod demo;
 mod diff;

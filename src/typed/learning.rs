@@ -92,6 +92,12 @@ pub(crate) struct Generate {
     /// Show what would be written and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Print what the policies would change against what is applied: objects, and what opens and closes because of them
+    #[arg(long)]
+    pub(crate) diff: bool,
+    /// What is applied: a file or folder of policies [default: those among the cluster's objects]
+    #[arg(long, value_name = "PATH", requires = "diff")]
+    pub(crate) against: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

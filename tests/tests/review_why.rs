@@ -30,7 +30,7 @@ use tests::{
     second::{self, Who},
 };
 
-const CLUSTERS: u32 = 2_000;
+const CLUSTERS: u32 = 10_000;
 /// So many questions a cluster.
 const QUESTIONS: usize = 24;
 const PORTS: [u16; 5] = [1, 80, 81, 8080, 65_535];

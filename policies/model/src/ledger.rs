@@ -253,8 +253,8 @@ fn fitness(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
     if let Some(reason) = denial(record) {
         return Err((reason, edge_of(record)));
     }
-    let is_clients_view = record.event.observed_at == ObservedAt::Client
-        && matches!(record.server.entity, Entity::Pod | Entity::Service);
+    let is_clients_view =
+        record.event.observed_at == ObservedAt::Client && matches!(record.server.entity, Entity::Pod | Entity::Service);
     match asked_edge(record) {
         Err((Unfit::Exempt, edge)) => Err((Unfit::Exempt, edge)),
         _ if is_clients_view => Err((Unfit::SeenAtServer, edge_of(record))),

@@ -20,7 +20,7 @@ pub use chosen::Filter;
 use crate::{SetId, Sets};
 use ipnet::IpNet;
 use model::cluster::WorkloadKey;
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// Whose rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,7 +156,17 @@ pub struct Map<'u> {
     servers: Vec<Vec<PartyId>>,
     /// What clients may open; clients of one group share theirs.
     targets: Vec<Targets>,
+    /// Who was asked about on each side: clients, servers.
+    asked: [Asked; 2],
     notes: Vec<String>,
+}
+
+/// Whom rows of a side are about.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    pods: HashSet<PartyId>,
+    outside: bool,
+    newcomers: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! From reachability of ends to rows of parties.
 
 use super::{
-    Client, Map, Newcomers, Open, Options, Party, PartyId, Targets,
+    Asked, Client, Map, Newcomers, Open, Options, Party, PartyId, Targets,
     chosen::{Side, is_on_host_network},
     nobody, notes,
     outside::Outside,
@@ -127,9 +127,15 @@ impl<'u> Build<'_, 'u, '_> {
         let on_host = self.clients.pods.iter().chain(&self.servers.pods);
         let on_host = on_host.filter(|(_, ends)| is_on_host_network(universe, ends)).map(|(key, _)| pods(key));
         let host_network: BTreeSet<PartyId> = on_host.collect();
+        let asked = |side: &Side| Asked {
+            pods: side.pods.keys().map(pods).collect(),
+            outside: !side.outside.is_empty(),
+            newcomers: side.is_everyone && !self.newcomers.is_empty(),
+        };
+        let asked = [asked(&self.clients), asked(&self.servers)];
         drop(ids);
         let host_network = host_network.into_iter().collect();
-        Map { sets: self.reach.sets(), parties, host_network, clients, servers, targets, notes }
+        Map { sets: self.reach.sets(), parties, host_network, clients, servers, targets, asked, notes }
     }
 
     /// What a group of clients may open: at groups of servers, and beyond.

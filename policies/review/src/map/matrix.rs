@@ -1,6 +1,6 @@
 //! Rows as a truth table that a person can check: a line a client, a column a server.
 
-use super::{Map, Party, PartyId};
+use super::{Asked, Map, Party, PartyId};
 use std::{
     collections::HashSet,
     io::{self, Write},
@@ -25,10 +25,8 @@ impl Map<'_> {
         let number = parties.len().to_string().len();
         let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         writeln!(out, "lines are clients, columns are servers by the number of their line")?;
-        writeln!(
-            out,
-            ". something may be opened, by some pod at least   X nothing   - not asked: both outside, or a pod itself"
-        )?;
+        writeln!(out, ". something may be opened, by some pod at least   X nothing   - not asked")?;
+        writeln!(out, "addresses without a line may open nothing, and nothing may be opened there")?;
         write!(out, "\n{:1$}", "", number + 1 + widest)?;
         parties.iter().try_for_each(|id| write!(out, " {:>number$}", id.0 + 1))?;
         for (from, name) in parties.iter().zip(&names) {
@@ -49,11 +47,21 @@ impl Map<'_> {
         self.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))
     }
 
-    /// Whether policies could say anything about a connection.
+    /// Whether it was asked, and policies could say anything about it.
     fn is_asked(&self, from: PartyId, to: PartyId) -> bool {
-        match (self.party(from), self.party(to)) {
-            (Party::Pods(a), Party::Pods(b)) => a != b || a.kind != "Pod",
-            (from, to) => matches!(from, Party::Pods(_)) || matches!(to, Party::Pods(_)),
+        let beyond = match (self.party(from), self.party(to)) {
+            (Party::Pods(a), Party::Pods(b)) => a == b && a.kind == "Pod",
+            (from, to) => !matches!(from, Party::Pods(_)) && !matches!(to, Party::Pods(_)),
+        };
+        let [clients, servers] = &self.asked;
+        !beyond && self.is_among(clients, from) && self.is_among(servers, to)
+    }
+
+    fn is_among(&self, asked: &Asked, id: PartyId) -> bool {
+        match self.party(id) {
+            Party::Pods(_) => asked.pods.contains(&id),
+            Party::Outside(_) => asked.outside,
+            Party::Nobody(_) => asked.newcomers,
         }
     }
 }

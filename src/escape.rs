@@ -1,7 +1,10 @@
 //! Names from the network, the API or a log are data: before a terminal sees them, everything that could move its
 //! cursor, change its colours or turn its text around is written as an escape that a person can read.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 /// The text with what a terminal would obey made visible; line breaks and tabs too, so that a value stays in its row.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
@@ -39,6 +42,41 @@ pub(crate) fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Writes lines with [`printable`] text; what is written at once must be whole characters.
+pub(crate) struct Lines<W>(pub(crate) W);
+
+/// Writes a JSON text as [`json`] has it; what is written at once must be whole characters.
+pub(crate) struct Json<W>(pub(crate) W);
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        escaped(&mut self.0, bytes, |text| Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n")))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W: Write> Write for Json<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        escaped(&mut self.0, bytes, json)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn escaped(out: &mut impl Write, bytes: &[u8], escape: impl Fn(&str) -> Cow<'_, str>) -> io::Result<usize> {
+    // Nearly everything is plain, and there is much of it.
+    match bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        true => out.write_all(bytes)?,
+        false => out.write_all(escape(&String::from_utf8_lossy(bytes)).as_bytes())?,
+    }
+    Ok(bytes.len())
+}
+
 /// Control characters (C0, DEL, C1), and those that are not seen but change how others are: separators of lines and
 /// paragraphs, direction marks and overrides, joiners, tags.
 fn is_obeyed(c: char) -> bool {
@@ -56,6 +94,16 @@ mod tests {
         assert_eq!(printable("\x1b[2Jweb\u{9b}31m\r\n\t\x07\x7f"), r"\u{1b}[2Jweb\u{9b}31m\r\n\t\u{7}\u{7f}");
         assert_eq!(printable("web\u{202e}nimda"), r"web\u{202e}nimda");
         assert!(matches!(printable("naïve-Ünïcode-日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn lines_stay_lines_and_hold_nothing_that_is_obeyed() {
+        let mut out = Vec::new();
+        write!(Lines(&mut out), "a {}\nb\n", "\x1b[2J\u{202e}é").expect("memory");
+        assert_eq!(String::from_utf8(out).expect("text"), "a \\u{1b}[2J\\u{202e}é\nb\n");
+        let mut out = Vec::new();
+        write!(Json(&mut out), "[\"{}\"]\n", "\u{9b}").expect("memory");
+        assert_eq!(String::from_utf8(out).expect("text"), "[\"\\u009b\"]\n");
     }
 
     #[test]

@@ -13,14 +13,19 @@ mod generate;
 mod graph;
 mod laboratory;
 mod learned;
+mod lint;
+mod manifests;
 mod observe;
 mod output;
+mod reach;
+mod replay;
 mod scenarios;
 mod shell;
 mod tap;
 mod typed;
 mod watch;
 mod when;
+mod why;
 
 use clap::Parser as _;
 use std::process::ExitCode;
@@ -44,7 +49,11 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Graph(typed) => graph::run(&typed),
         typed::Verb::Generate(typed) => generate::run(&typed),
         typed::Verb::Flows(typed) => flows::run(typed),
+        typed::Verb::Why(typed) => why::run(&typed),
+        typed::Verb::Replay(typed) => replay::run(&typed),
+        typed::Verb::Lint(typed) => lint::run(&typed),
         typed::Verb::Diff(typed) => diff::run(&typed),
+        typed::Verb::Reach(typed) => reach::run(&typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
     }

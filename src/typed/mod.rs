@@ -4,11 +4,21 @@ mod diff;
 mod flows;
 mod lab;
 mod learning;
+mod lint;
+mod manifests;
+mod reach;
+mod replay;
+mod why;
 
 pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
+pub(crate) use lint::{FailOnFinding, Lint, LintOutput};
+pub(crate) use manifests::{Manifests, Reading};
+pub(crate) use reach::{Reach, ReachBy, ReachOutput};
+pub(crate) use replay::{FailOnFlow, Replay, ReplayOutput};
+pub(crate) use why::{FailOnVerdict, Why, WhyOutput};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -38,7 +48,11 @@ pub(crate) enum Verb {
     Graph(Graph),
     Generate(Generate),
     Flows(Box<Flows>),
+    Reach(Reach),
     Diff(Diff),
+    Why(Why),
+    Replay(Replay),
+    Lint(Lint),
     Completion(Completion),
     Man(Man),
 }

@@ -8,8 +8,10 @@ use clap::{Args, ValueEnum};
 /// Every two workloads of the manifests (or of the cluster that --cluster names), and every block of addresses outside
 /// that policies tell from others, with the protocols and ports that may be opened. What is not listed is denied.
 #[derive(Debug, Args)]
-#[command(after_help = "END is a namespace, NAMESPACE/NAME or NAMESPACE/KIND/NAME of a workload or a pod, an address, \
-                        or a block of addresses (10.0.0.0/8).\n\nExample: podfence reach manifests/ --to data/db")]
+#[command(
+    after_help = "END is a namespace, NAMESPACE/NAME or NAMESPACE/KIND/NAME of a workload or a pod, an address, \
+                        or a block of addresses (10.0.0.0/8).\n\nExample: podfence reach manifests/ --to data/db"
+)]
 pub(crate) struct Reach {
     #[command(flatten)]
     pub(crate) manifests: Manifests,

@@ -265,7 +265,7 @@ fn completion_and_manual_know_every_verb() {
     for shell in ["bash", "zsh", "fish"] {
         let script = world.run(&format!("completion {shell}"));
         assert_eq!(script.status, 0);
-        for verb in ["observe", "graph", "generate", "flows", "demo", "lab"] {
+        for verb in ["observe", "graph", "generate", "flows", "reach", "diff", "why", "replay", "lint", "demo", "lab"] {
             assert!(script.out.contains(verb), "{shell} {verb}");
         }
         assert!(!script.out.contains("lab-pod"), "{shell}: what is hidden stays hidden");
@@ -275,6 +275,7 @@ fn completion_and_manual_know_every_verb() {
     insta::assert_snapshot!(pages.join("\n"), @r#"
 podfence-completion.1
 podfence-demo.1
+podfence-diff.1
 podfence-flows.1
 podfence-generate.1
 podfence-graph.1
@@ -282,8 +283,12 @@ podfence-lab-down.1
 podfence-lab-run.1
 podfence-lab-up.1
 podfence-lab.1
+podfence-lint.1
 podfence-man.1
 podfence-observe.1
+podfence-reach.1
+podfence-replay.1
+podfence-why.1
 podfence.1
 "#);
     assert!(world.run("man").out.contains(".TH podfence 1"));

@@ -3,12 +3,12 @@
 
 use flow::Direction;
 use std::{
-    io::{self, ErrorKind},
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
     process::Command,
     thread,
     time::Duration,
 };
-use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 /// `struct virtio_net_hdr` (include/uapi/linux/virtio_net.h): flags, GSO type, header length, three
 /// more. The header length is how much of the packet the kernel puts into the linear part.
@@ -21,8 +21,8 @@ pub const ETHERNET: usize = 14;
 /// Two TAP devices: what comes in at one goes out at the other, without the network stack in between.
 /// The near one stands for the host side of a pod's veth.
 pub struct Wire {
-    near: SyncDevice,
-    far: SyncDevice,
+    near: File,
+    far: File,
     /// The near device's name.
     pub name: String,
     /// The near device's interface index.
@@ -38,7 +38,8 @@ impl Wire {
         let (near, far) = (tap(&near_name)?, tap(&far_name)?);
         redirect(&near_name, &far_name)?;
         redirect(&far_name, &near_name)?;
-        Ok(Self { ifindex: near.if_index()?, far_ifindex: far.if_index()?, near, far, name: near_name })
+        let index = |name: &str| nix::net::if_::if_nametoindex(name).map_err(io::Error::from);
+        Ok(Self { ifindex: index(&near_name)?, far_ifindex: index(&far_name)?, near, far, name: near_name })
     }
 
     /// The frame as the hook will see it: larger than a page, and without its outer tag, which the
@@ -55,7 +56,7 @@ impl Wire {
     /// Sends a frame past the near device's hook of this direction, with so many bytes of it in the
     /// linear part. Answers whether it came out at the other end; `expected` says how long to look.
     pub fn carry(&self, direction: Direction, frame: &[u8], linear: usize, expected: bool) -> io::Result<bool> {
-        let (from, to) = match direction {
+        let (mut from, mut to) = match direction {
             Direction::Outbound => (&self.near, &self.far),
             Direction::Inbound => (&self.far, &self.near),
         };
@@ -63,10 +64,10 @@ impl Wire {
         bytes[2..4].copy_from_slice(&(linear as u16).to_ne_bytes());
         bytes.extend(frame);
         bytes.resize(bytes.len().max(VIRTIO_HEADER + BEYOND_A_PAGE), 0);
-        from.send(&bytes)?;
+        from.write_all(&bytes)?;
         let mut buffer = [0; 1 << 16];
         for _ in 0..if expected { 1000 } else { 1 } {
-            match to.recv(&mut buffer) {
+            match to.read(&mut buffer) {
                 Ok(_) => return Ok(true),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
@@ -79,9 +80,8 @@ impl Wire {
     }
 }
 
-fn tap(name: &str) -> io::Result<SyncDevice> {
-    let device = DeviceBuilder::new().name(name).layer(Layer::L2).offload(true).build_sync()?;
-    device.set_nonblocking(true)?;
+fn tap(name: &str) -> io::Result<File> {
+    let device = datapath::open_tap(name)?;
     // No word of the kernel's own on it: no IPv6, hence no neighbour discovery.
     std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     run("ip", &["link", "set", name, "up"])?;

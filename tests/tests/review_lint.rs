@@ -127,8 +127,11 @@ fn touching(cluster: &Cluster) -> Vec<RuleRef> {
 
 // --- taking out -----------------------------------------------------------------------------------------------
 
-/// The part of a rule that a finding is about: which list, which rule, and of `from`, `to` or `ports` which item.
-fn part(finding: &Finding) -> Option<(Direction, usize, Option<(&str, usize)>)> {
+/// Which list, which rule, and of `from`, `to` or `ports` which item.
+type Part<'f> = (Direction, usize, Option<(&'f str, usize)>);
+
+/// The part of a rule that a finding is about.
+fn part(finding: &Finding) -> Option<Part<'_>> {
     let item = |text: &'_ str| -> Option<(String, usize)> {
         let (name, rest) = text.split_once('[')?;
         Some((name.to_owned(), rest.strip_suffix(']')?.parse().ok()?))

@@ -1,7 +1,7 @@
 //! The kernel program as user space sees it: found links, loaded program, attached hooks, published
 //! tables, events and counters read.
 //!
-//! `unsafe` stands in [`system`] alone: one mapping and three system calls that no library offers.
+//! `unsafe` stands in [`system`] alone: one mapping and four system calls that no library offers.
 
 mod attach;
 mod connections;
@@ -21,7 +21,7 @@ pub use error::Error;
 pub use events::{Counter, Counters};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
-pub use system::monotonic_coarse;
+pub use system::{monotonic_coarse, open_tap};
 pub use tables::{Place, Published, Publishing, Tables};
 
 /// The kernel program, as the build script built it.

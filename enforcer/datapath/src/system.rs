@@ -89,6 +89,31 @@ pub(crate) fn has_tcx(program: BorrowedFd<'_>) -> io::Result<Tcx> {
     }
 }
 
+/// Makes a TAP device in this thread's network namespace, whose frames begin with a `struct virtio_net_hdr`
+/// (drivers/net/tun.c: IFF_TAP, IFF_NO_PI, IFF_VNET_HDR); it goes with the file. For tests: such a device
+/// carries packets that test runs cannot. The libraries that offer it change the features that half of
+/// the dependencies are built with.
+#[expect(unsafe_code, reason = "an ioctl that nix does not know")]
+pub fn open_tap(name: &str) -> io::Result<std::fs::File> {
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        flags: libc::c_short,
+        rest: [u8; 22],
+    }
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    let mut request = Request { name: [0; libc::IFNAMSIZ], flags, rest: [0; 22] };
+    let room = request.name.get_mut(..name.len()).filter(|room| room.len() < libc::IFNAMSIZ);
+    room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    let mut options = std::fs::File::options();
+    let file = std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true).write(true), libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    // SAFETY: the kernel reads and writes a `struct ifreq`, which `Request` is laid out as, for the length of the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file) }
+}
+
 #[expect(unsafe_code, reason = "a descriptor that bpf(2) returned has no owner yet")]
 fn own(fd: libc::c_long) -> std::os::fd::OwnedFd {
     use std::os::fd::FromRawFd;

@@ -37,16 +37,16 @@ fn findings_are_told_by_file_and_line_and_errors_fail() {
     let done = world.run("lint policies.yaml --cluster cluster.yaml");
     assert_eq!((done.status, done.err.as_str()), (1, ""));
     insta::assert_snapshot!(done.out, @r#"
-cluster.yaml:4: note PF016 egress-not-isolated: Namespace shop: none of its 2 workloads is isolated for egress
+cluster.yaml:5: note PF016 egress-not-isolated: Namespace shop: none of its 2 workloads is isolated for egress
     why: it may connect to everyone, in the cluster and outside
     fix: write a policy that selects it, with Egress among its types; default-deny for the namespace covers all
-cluster.yaml:19: note PF015 ingress-not-isolated: StatefulSet data/db: not isolated for ingress
+cluster.yaml:20: note PF015 ingress-not-isolated: StatefulSet data/db: not isolated for ingress
     why: everyone may connect to it, in the cluster and from outside
     fix: write a policy that selects it, with Ingress among its types; default-deny for the namespace covers all
-cluster.yaml:19: note PF016 egress-not-isolated: StatefulSet data/db: not isolated for egress
+cluster.yaml:20: note PF016 egress-not-isolated: StatefulSet data/db: not isolated for egress
     why: it may connect to everyone, in the cluster and outside
     fix: write a policy that selects it, with Egress among its types; default-deny for the namespace covers all
-cluster.yaml:27: note PF015 ingress-not-isolated: Deployment shop/idle: not isolated for ingress
+cluster.yaml:28: note PF015 ingress-not-isolated: Deployment shop/idle: not isolated for ingress
     why: everyone may connect to it, in the cluster and from outside
     fix: write a policy that selects it, with Ingress among its types; default-deny for the namespace covers all
 

@@ -99,10 +99,10 @@ mod tests {
     #[test]
     fn lines_stay_lines_and_hold_nothing_that_is_obeyed() {
         let mut out = Vec::new();
-        write!(Lines(&mut out), "a {}\nb\n", "\x1b[2J\u{202e}é").expect("memory");
+        writeln!(Lines(&mut out), "a \x1b[2J\u{202e}é\nb").expect("memory");
         assert_eq!(String::from_utf8(out).expect("text"), "a \\u{1b}[2J\\u{202e}é\nb\n");
         let mut out = Vec::new();
-        write!(Json(&mut out), "[\"{}\"]\n", "\u{9b}").expect("memory");
+        writeln!(Json(&mut out), "[\"\u{9b}\"]").expect("memory");
         assert_eq!(String::from_utf8(out).expect("text"), "[\"\\u009b\"]\n");
     }
 

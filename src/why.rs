@@ -61,7 +61,7 @@ fn read_evidence(file: &Path) -> Result<Evidence, Failure> {
 }
 
 /// Text of different lengths has not the order of the times it means.
-fn time(text: &String) -> Option<Timestamp> {
+fn time(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
@@ -69,7 +69,7 @@ fn time(text: &String) -> Option<Timestamp> {
 fn seen(proofs: &[Proof]) -> Seen {
     Seen {
         flows: proofs.iter().map(|proof| proof.flows).sum(),
-        first: proofs.iter().filter_map(|proof| proof.first_seen.clone()).min_by_key(time),
-        last: proofs.iter().filter_map(|proof| proof.last_seen.clone()).max_by_key(time),
+        first: proofs.iter().filter_map(|proof| proof.first_seen.clone()).min_by_key(|text| time(text)),
+        last: proofs.iter().filter_map(|proof| proof.last_seen.clone()).max_by_key(|text| time(text)),
     }
 }

@@ -29,7 +29,7 @@ use std::{
 };
 use tests::random::Random;
 
-const CLUSTERS: u32 = 3_000;
+const CLUSTERS: u32 = 10_000;
 /// Addresses outside, some in blocks that rules have.
 const OUTSIDE: [&str; 6] = ["10.0.0.9", "fd00::9", "192.168.0.1", "203.0.113.1", "2001:db8::1", "0.0.0.1"];
 

@@ -322,6 +322,55 @@ fn label_changes_change_what_is_selected_at_once() {
 }
 
 #[test]
+fn to_absent_empty_or_null_means_everyone_in_the_cluster_or_out() {
+    for to in ["", "to: [], ", "to: null, "] {
+        let spec = format!("{{podSelector: {{}}, policyTypes: [Egress], egress: [{{{to}ports: [{{port: 80}}]}}]}}");
+        holds(&spec, "web>prom TCP/80 .\n web>8.8.8.8 TCP/80 .\n web>2001:db8::1 TCP/80 .\n web>prom TCP/81 X");
+    }
+}
+
+#[test]
+fn a_namespaces_label_change_changes_whom_its_pods_are_peers_of() {
+    let rule = "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: green}}}]}]}";
+    holds(rule, "prom>web TCP/80 X");
+    let relabelled = WORLD.replace("labels: {team: blue}", "labels: {team: green}");
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec: ";
+    let cluster = cluster(&format!("{relabelled}{policy}{rule}\n"));
+    let reference = Reference::new(&cluster, &cluster.policies);
+    assert!(reference.decide(end(&cluster, "prom"), end(&cluster, "web"), Some(Protocol::Tcp), 80).allows());
+}
+
+#[test]
+fn rules_speak_of_pods_and_their_ports_never_of_a_services() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: api, namespace: shop}\n\
+                   spec: {selector: {app: api}, clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 9090}]}\n---\n";
+    let policy = |port: u16| {
+        format!(
+            "{service}apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{to: [{{podSelector: {{matchLabels: {{app: api}}}}}}], \
+             ports: [{{port: {port}}}]}}]}}\n"
+        )
+    };
+    // The Service's port opens nothing at its pods, and its address is nobody's that a selector selects.
+    holds(&policy(80), "web>api TCP/80 .\n web>api TCP/9090 X\n web>10.96.0.9 TCP/80 X");
+    holds(&policy(9090), "web>api TCP/80 X\n web>api TCP/9090 .\n web>10.96.0.9 TCP/9090 X");
+}
+
+#[test]
+fn a_completed_pod_is_nobody_and_its_address_is_just_an_address() {
+    let completed =
+        WORLD.replace("status: {podIPs: [{ip: 10.0.1.1}", "status: {phase: Succeeded, podIPs: [{ip: 10.0.1.1}");
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n\
+                  spec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}\n";
+    let cluster = cluster(&format!("{completed}{policy}"));
+    let ends: Vec<String> = cluster.ends().iter().map(|pod| pod.name.clone()).collect();
+    assert_eq!(ends, ["api", "host", "web"]);
+    let reference = Reference::new(&cluster, &cluster.policies);
+    let address = Endpoint::Address("10.0.1.1".parse().expect("an address"));
+    assert!(!reference.decide(address, end(&cluster, "web"), Some(Protocol::Tcp), 80).allows());
+}
+
+#[test]
 fn a_staged_policy_is_kept_apart_from_those_in_force() {
     let staged = "apiVersion: podfence.dev/v1alpha1\nkind: StagedNetworkPolicy\nmetadata: {name: p, namespace: shop}\n\
                   spec: {podSelector: {}}\n";

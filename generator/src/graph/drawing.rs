@@ -4,7 +4,10 @@
 
 use super::CommunicationGraph;
 use crate::naming;
-use model::ledger::Party;
+use model::{
+    drawing::{self, mermaid_text},
+    ledger::Party,
+};
 use petgraph::graph::NodeIndex;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,9 +72,9 @@ pub(super) fn dot(drawn: &CommunicationGraph) -> String {
     out
 }
 
-/// A double-quoted string of the DOT language; backslashes would begin escapes of its own.
+/// What a terminal would obey is spelled out first.
 fn dot_text(text: &str) -> String {
-    format!("\"{}\"", naming::printable(text).replace('\\', "\\\\").replace('"', "\\\""))
+    drawing::dot_text(&naming::printable(text))
 }
 
 pub(super) fn mermaid(drawn: &CommunicationGraph) -> String {
@@ -86,20 +89,6 @@ pub(super) fn mermaid(drawn: &CommunicationGraph) -> String {
     for ((client, server), ports) in arrows(drawn) {
         let _ = writeln!(out, "  n{} -->|{}| n{}", client.index(), mermaid_text(&ports), server.index());
     }
-    out
-}
-
-/// Quoted text; what is neither letter, digit nor harmless becomes an entity code (`#34;`).
-fn mermaid_text(text: &str) -> String {
-    let mut out = "\"".to_owned();
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | '/' | ':' | ',' | '_') {
-            out.push(c);
-        } else {
-            let _ = write!(out, "#{};", u32::from(c));
-        }
-    }
-    out.push('"');
     out
 }
 

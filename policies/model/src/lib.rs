@@ -4,6 +4,7 @@
 
 pub mod cidr;
 pub mod cluster;
+pub mod drawing;
 pub mod labels;
 pub mod ledger;
 mod ownership;

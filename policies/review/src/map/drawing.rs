@@ -4,9 +4,9 @@
 
 use super::{Map, Party, PartyId, Row, document::Texts};
 use crate::Allowed;
+use model::drawing::{dot_text, mermaid_text};
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     io::{self, Write},
 };
 
@@ -71,25 +71,6 @@ impl Map<'_> {
             party => party.to_string(),
         }
     }
-}
-
-/// A double-quoted string of the DOT language; backslashes would begin escapes of its own.
-fn dot_text(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-}
-
-/// Quoted text; what is neither letter, digit nor harmless becomes an entity code (`#34;`).
-fn mermaid_text(text: &str) -> String {
-    let mut out = "\"".to_owned();
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | '/' | ':' | ',' | '_') {
-            out.push(c);
-        } else {
-            let _ = write!(out, "#{};", u32::from(c));
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ const PEERS: [&str; 10] = [
     "2001:db8::1",
     "10.1.0.1",
 ];
+/// Peers at whose addresses some ports lead to Services, by identity: one of each family.
+const FRONTENDS: [u32; 2] = [5, 9];
 const NODE: [&str; 2] = ["10.1.0.1", "fd00:1::1"];
 const SLOTS: u32 = 24;
 /// (feature, whether it was allowed) -> how often.
@@ -208,8 +210,16 @@ impl World {
             self.rig.node(address(text), whose)?;
         }
         for (index, text) in PEERS.iter().enumerate() {
+            // Some of them are addresses of Services.
+            let flag = if FRONTENDS.contains(&(index as u32 + 1)) { abi::FRONTENDS } else { 0 };
             if index % 4 != 3 {
-                self.rig.identity(address(text), 128, index as u32 + 1)?;
+                self.rig.identity(address(text), 128, index as u32 + 1 | flag)?;
+            }
+        }
+        for identity in FRONTENDS {
+            for (protocol, port) in [(TCP, PORTS[0]), (TCP, PORTS[1]), (UDP, PORTS[0]), (SCTP, PORTS[2])] {
+                let backends = self.random.one(&[abi::HAS_BACKENDS, abi::HAS_BACKENDS, abi::NO_BACKENDS]);
+                self.rig.rule(abi::frontend_key(identity | abi::FRONTENDS, protocol, port), backends)?;
             }
         }
         self.rig.identity(address("10.0.0.0"), 104, 20)?;
@@ -262,6 +272,12 @@ impl World {
                     self.random.one(&[1, 2, 3, 5, 6, 7, 9, 10, 20, 21, 22, 23])
                 };
                 let protocol = self.random.one(&[TCP, TCP, UDP, SCTP, abi::ALL_PROTOCOLS]);
+                if FRONTENDS.contains(&identity) && protocol != abi::ALL_PROTOCOLS {
+                    let port = RulePort::Frontend(self.random.one(&PORTS));
+                    let says = self.random.one(&[rule, abi::MIXED_BACKENDS, abi::OWN_BACKEND]);
+                    let identity = identity | abi::FRONTENDS;
+                    self.rig.rule(rule_key(slot, identity, Direction::Outbound, protocol, port), says)?;
+                }
                 let port = match self.random.below(3) {
                     0 => RulePort::Any,
                     _ if protocol == abi::ALL_PROTOCOLS => RulePort::Any,

@@ -61,19 +61,23 @@ pub(crate) fn longest<'a, V>(prefixes: &'a BTreeMap<Prefix, V>, prefix: &Prefix)
     (0..=prefix.length).rev().find_map(|length| prefixes.get(&prefix.truncated(length)))
 }
 
-/// What tells an address from others: the terms it matches, and its numbers of the port names in
-/// use. Empty: no policy tells it apart.
+/// What tells an address from others: the terms it matches, its numbers of the port names in use, and the
+/// Services it leads to. Empty: no policy tells it apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Class {
     pub(crate) terms: Vec<u32>,
     pub(crate) ports: Vec<(u32, Vec<u16>)>,
+    /// The number of its [frontends](crate::frontends), 0 for none.
+    pub(crate) frontends: u32,
 }
 
-/// What the classes of a table tell apart: terms and port names, by number.
+/// What the classes of a table tell apart: terms and port names, by number, and the addresses of pods that
+/// may meet themselves behind a Service, because some policy judges what they open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Universe {
     pub(crate) terms: BTreeSet<u32>,
     pub(crate) ports: BTreeSet<u32>,
+    pub(crate) openers: BTreeSet<Address>,
 }
 
 impl Universe {
@@ -82,6 +86,9 @@ impl Universe {
         let mut universe = Self::default();
         let mut looked_at: BTreeSet<*const Grants> = BTreeSet::new();
         for subject in subjects {
+            if subject.is_isolated_for_egress() {
+                universe.openers.extend(subject.addresses);
+            }
             for grants in [Some(&subject.in_force), subject.staged.as_ref()].into_iter().flatten() {
                 if !looked_at.insert(Arc::as_ptr(grants)) {
                     continue;
@@ -99,17 +106,20 @@ impl Universe {
     }
 
     pub(crate) fn holds(&self, other: &Self) -> bool {
-        self.terms.is_superset(&other.terms) && self.ports.is_superset(&other.ports)
+        self.terms.is_superset(&other.terms)
+            && self.ports.is_superset(&other.ports)
+            && self.openers.is_superset(&other.openers)
     }
 
     pub(crate) fn united(mut self, other: &Self) -> Self {
         self.terms.extend(&other.terms);
         self.ports.extend(&other.ports);
+        self.openers.extend(&other.openers);
         self
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.terms.len() + self.ports.len()
+        self.terms.len() + self.ports.len() + self.openers.len()
     }
 }
 
@@ -195,7 +205,7 @@ fn pod_classes(
         });
         let numbers = ports.iter().map(|(number, name)| (*number, name.on(pod)));
         let ports = numbers.filter(|(_, numbers)| !numbers.is_empty()).collect();
-        classes.insert(Prefix::host(Address::from(*address)), Class { terms: matched.clone(), ports });
+        classes.insert(Prefix::host(Address::from(*address)), Class { terms: matched.clone(), ports, frontends: 0 });
     }
     classes
 }

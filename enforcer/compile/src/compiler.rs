@@ -2,11 +2,12 @@
 
 use crate::{
     Endpoint, Error, RuleTable, Warning,
-    classes::{Class, Prefix, Universe, classes},
+    classes::{Class, Prefix, Universe, classes, longest},
+    frontends::frontends,
     plan::{Bridge, EndpointChange, Plan, plan},
     slots::{Identities, Slot, expand},
     subjects::{Grants, Names, Policies, Subject, holders, subjects},
-    terms::Interner,
+    terms::{Interner, PortName},
 };
 use flow::Address;
 use model::{cluster::Cluster, policy::PolicySet};
@@ -16,7 +17,7 @@ use std::{
 };
 use verdict::{
     Mode, abi,
-    abi::{ANYONE, GENERATION_BITS, GenerationRecord, MAX_ENDPOINTS},
+    abi::{ANYONE, FRONTENDS, GENERATION_BITS, GenerationRecord, MAX_ENDPOINTS},
 };
 
 /// Terms of policies that are gone which identities may still tell apart, beside as many as are in use.
@@ -34,6 +35,9 @@ pub struct Compiler {
     next_ordinal: u32,
     state: State,
 }
+
+/// Slots of one compile, by grants and the addresses that tell a pod from others with the same.
+type Expanded = HashMap<(Arc<Grants>, Vec<Address>), (u32, Arc<Slot>)>;
 
 /// What is in force, by content and by number.
 #[derive(Clone, Debug, Default)]
@@ -73,14 +77,16 @@ impl Compiler {
         let subjects =
             subjects(cluster, &held, &policies, &self.node, self.default_mode, &mut self.names, &mut warnings)?;
         let universe = self.universe(&subjects)?;
-        let classes = classes(cluster, &held, &universe, &self.names);
+        let mut classes = classes(cluster, &held, &universe, &self.names);
+        self.frontends(cluster, &universe, &mut classes)?;
         let numbered = self.number(classes.values())?;
         let mut table = RuleTable {
             identities: classes.iter().map(|(prefix, class)| (*prefix, numbered[class])).collect(),
             nodes: self.nodes(cluster, &mut warnings),
             ..RuleTable::default()
         };
-        let identities = Identities::new(numbered.iter().map(|(class, number)| (*class, *number)));
+        let identities = Identities::new(numbered.iter().map(|(class, number)| (*class, *number)), &self.names);
+        table.frontends = identities.frontend_keys().collect();
         let mut taken = Taken::of(&self.state.table);
         self.endpoints(&mut table, &subjects, &identities, &mut taken)?;
         let bridges = self.bridges(&table, &numbered, &mut taken)?;
@@ -95,7 +101,9 @@ impl Compiler {
         self.state = plan.next.clone();
         let table = &self.state.table;
         let used: BTreeSet<u32> = table.identities.values().copied().collect();
-        self.identities.retain(|number| used.contains(&number));
+        self.identities.retain(|number| used.contains(&number) || used.contains(&(number | FRONTENDS)));
+        let used: BTreeSet<u32> = self.state.classes.values().map(|class| class.frontends).collect();
+        self.names.frontends.retain(|number| used.contains(&number));
         let used: BTreeSet<u32> = table.slots.keys().map(|number| abi::slot_index(*number)).collect();
         self.slots.retain(|index| used.contains(&index));
     }
@@ -112,6 +120,26 @@ impl Compiler {
         Ok(Universe::of(self.state.subjects.values(), &mut self.names)?.united(&needed))
     }
 
+    /// Puts the Services that addresses lead to into the classes of these addresses.
+    fn frontends(
+        &mut self,
+        cluster: &Cluster,
+        universe: &Universe,
+        classes: &mut BTreeMap<Prefix, Class>,
+    ) -> Result<(), Error> {
+        let found = frontends(&cluster.frontends(), classes, &universe.openers);
+        let numbered = found.into_iter().map(|(address, frontends)| {
+            let number = self.names.frontends.number(&frontends.into(), u32::MAX);
+            let prefix = Prefix::host(address);
+            let class = longest(classes, &prefix).cloned().unwrap_or_default();
+            let frontends = number.ok_or(Error::Exhausted { what: "frontend" })?;
+            Ok((prefix, Class { frontends, ..class }))
+        });
+        let numbered: Vec<_> = numbered.collect::<Result<_, Error>>()?;
+        classes.extend(numbered);
+        Ok(())
+    }
+
     /// The number of each class; addresses that nothing tells apart have none.
     fn number<'a>(&mut self, classes: impl Iterator<Item = &'a Class>) -> Result<HashMap<&'a Class, u32>, Error> {
         let mut numbered = HashMap::new();
@@ -119,8 +147,8 @@ impl Compiler {
             if *class == Class::default() {
                 numbered.insert(class, ANYONE);
             } else if !numbered.contains_key(class) {
-                let number = self.identities.number(class, u32::MAX).ok_or(Error::Exhausted { what: "identity" })?;
-                numbered.insert(class, number);
+                let number = self.identities.number(class, FRONTENDS).ok_or(Error::Exhausted { what: "identity" })?;
+                numbered.insert(class, if class.frontends == 0 { number } else { number | FRONTENDS });
             }
         }
         Ok(numbered)
@@ -150,15 +178,11 @@ impl Compiler {
         identities: &Identities,
         taken: &mut Taken,
     ) -> Result<(), Error> {
-        let mut memo: HashMap<Arc<Grants>, u32> = HashMap::new();
+        let mut expanded = Expanded::default();
         for (uid, subject) in subjects {
             let mut number = |grants: &Arc<Grants>| -> Result<u32, Error> {
-                if let Some(number) = memo.get(grants) {
-                    return Ok(*number);
-                }
-                let (number, slot) = self.slot(grants, identities)?;
+                let (number, slot) = self.slot(grants, &subject.addresses, identities, &mut expanded)?;
                 table.slots.insert(number, slot);
-                memo.insert(grants.clone(), number);
                 Ok(number)
             };
             let in_force = number(&subject.in_force)?;
@@ -202,15 +226,16 @@ impl Compiler {
         let old_classes: BTreeSet<&Class> = old.classes.values().collect();
         let both: HashMap<&Class, u32> =
             self.number(old_classes.into_iter())?.into_iter().chain(numbered.iter().map(|(c, n)| (*c, *n))).collect();
-        let identities = Identities::new(both.iter().map(|(class, number)| (*class, *number)));
+        let identities = Identities::new(both.iter().map(|(class, number)| (*class, *number)), &self.names);
+        let mut expanded = Expanded::default();
         for (uid, before) in &old.table.endpoints {
             let stays = table.endpoints.get(uid).is_some_and(|after| after.ordinal == before.ordinal);
             let Some(subject) = old.subjects.get(uid).filter(|_| stays) else { continue };
-            let (in_force, slot) = self.slot(&subject.in_force, &identities)?;
+            let (in_force, slot) = self.slot(&subject.in_force, &subject.addresses, &identities, &mut expanded)?;
             let mut slots = vec![(in_force, slot)];
             let mut staged = 0;
             if let Some(grants) = &subject.staged {
-                let (number, slot) = self.slot(grants, &identities)?;
+                let (number, slot) = self.slot(grants, &subject.addresses, &identities, &mut expanded)?;
                 slots.push((number, slot));
                 staged = number;
             }
@@ -225,19 +250,25 @@ impl Compiler {
         Ok(bridges)
     }
 
-    fn slot(&mut self, grants: &Grants, identities: &Identities) -> Result<(u32, Arc<Slot>), Error> {
-        let ports = &mut self.names.ports;
-        let numbers: HashMap<_, _> = grants
-            .grants
-            .iter()
-            .filter_map(|grant| match &grant.ports {
-                crate::subjects::Ports::Named(name) => Some((name.clone(), ports.number(name, u32::MAX)?)),
-                _ => None,
-            })
-            .collect();
-        let slot = Arc::new(expand(grants, identities, |name| numbers.get(name).copied().unwrap_or(0)));
+    /// The slot of these grants for a pod with these addresses.
+    fn slot(
+        &mut self,
+        grants: &Arc<Grants>,
+        own: &[Address],
+        identities: &Identities,
+        expanded: &mut Expanded,
+    ) -> Result<(u32, Arc<Slot>), Error> {
+        let names = &self.names.ports;
+        let port_number = |name: &PortName| names.known(name).unwrap_or(0);
+        let own = identities.telling(grants, own, &port_number);
+        if let Some((number, slot)) = expanded.get(&(grants.clone(), own.to_vec())) {
+            return Ok((*number, slot.clone()));
+        }
+        let slot = Arc::new(expand(grants, identities, own, &port_number));
         let index = self.slots.number(&slot, abi::SLOT_INDICES).ok_or(Error::Exhausted { what: "slot" })?;
-        Ok((slot.number(index), slot))
+        let number = slot.number(index);
+        expanded.insert((grants.clone(), own.to_vec()), (number, slot.clone()));
+        Ok((number, slot))
     }
 
     /// The generation of this content: one that stands, or the next index that is free. Indices are

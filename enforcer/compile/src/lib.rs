@@ -15,6 +15,7 @@
 
 mod classes;
 mod compiler;
+mod frontends;
 mod memory;
 mod mode;
 mod plan;
@@ -32,13 +33,18 @@ pub use slots::{PortPrefix, Slot};
 use flow::Address;
 use model::{cluster::Cluster, policy::PolicySet, record::RuleName};
 use std::{collections::BTreeMap, fmt, sync::Arc};
-use verdict::{Mode, abi::GenerationRecord};
+use verdict::{
+    Mode,
+    abi::{GenerationRecord, RuleKey},
+};
 
 /// Everything the kernel program of one node looks up, with numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleTable {
     /// Longest prefix -> identity. 0 stands where a longer prefix takes an address out of a shorter one's class.
     pub identities: BTreeMap<Prefix, u32>,
+    /// Ports that lead to Services: [`verdict::abi::frontend_key`] -> whether backends stand behind it.
+    pub frontends: BTreeMap<RuleKey, u32>,
     /// Addresses of nodes: 1 this node's, 2 another's.
     pub nodes: BTreeMap<Address, u32>,
     /// Slot number -> its rules, shared by the endpoints with the same ones.

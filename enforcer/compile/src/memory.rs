@@ -15,6 +15,7 @@ impl RuleTable {
             memory.put_identity(prefix.address, prefix.length, *identity);
         }
         memory.nodes.borrow_mut().extend(self.nodes.iter().map(|(address, whose)| (*address, *whose)));
+        memory.rules.borrow_mut().extend(self.frontends.iter().map(|(key, backends)| (*key, *backends)));
         for (number, slot) in &self.slots {
             memory.rules.borrow_mut().extend(slot.rules(*number));
             for (prefix, class) in slot.port_classes() {

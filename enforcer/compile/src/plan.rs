@@ -1,6 +1,7 @@
 //! A change of tables as data, in the order in which it is carried out:
 //!
-//! 1. rules, port classes, generations and node addresses that the new tables need beside the old ones;
+//! 1. rules, frontends, port classes, generations and node addresses that the new tables need beside the old
+//!    ones;
 //! 2. [`Plan::bridging`]: endpoints whose slots do not know a new identity yet get slots that know both
 //!    the old numbers and the new ones, under the old policies;
 //! 3. [`Plan::identities_set`], longest prefix first, then [`Plan::identities_removed`], shortest first: at
@@ -17,7 +18,7 @@ use std::{
     fmt,
     sync::Arc,
 };
-use verdict::abi::{ANYONE, GenerationRecord};
+use verdict::abi::{ANYONE, GenerationRecord, RuleKey};
 
 /// What is to be done, and the table it leads to.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Plan {
     pub table: RuleTable,
     /// Slots to write, by number: new ones and those of the bridge.
     pub slots_added: BTreeMap<u32, Arc<Slot>>,
+    /// Frontends to write: keys and values of `RULES`.
+    pub frontends_added: BTreeMap<RuleKey, u32>,
     /// Generations to write, by index.
     pub generations_added: BTreeMap<u32, GenerationRecord>,
     /// Node addresses to write.
@@ -42,6 +45,8 @@ pub struct Plan {
     pub endpoints_removed: Vec<Endpoint>,
     /// Node addresses to remove.
     pub nodes_removed: Vec<Address>,
+    /// Frontends to remove.
+    pub frontends_removed: Vec<RuleKey>,
     /// Slots to remove, by number: old ones and those of the bridge.
     pub slots_removed: BTreeMap<u32, Arc<Slot>>,
     /// Unchanged or not, what each table holds while the plan is carried out.
@@ -104,6 +109,8 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.slots_added.is_empty()
+            && self.frontends_added.is_empty()
+            && self.frontends_removed.is_empty()
             && self.generations_added.is_empty()
             && self.nodes_set.is_empty()
             && self.identities_set.is_empty()
@@ -153,6 +160,8 @@ pub(crate) fn plan(old: &RuleTable, new: RuleTable, bridges: Vec<Bridge>, next: 
         plan.bridging.push(bridge.change);
     }
     plan.slots_added = beside(&slots_used, &old.slots);
+    plan.frontends_added = beside(&new.frontends, &old.frontends);
+    plan.frontends_removed = old.frontends.keys().filter(|key| !new.frontends.contains_key(*key)).copied().collect();
     plan.generations_added = beside(&generations_used, &old.generations);
     plan.nodes_set = beside(&new.nodes, &old.nodes);
     plan.nodes_removed = old.nodes.keys().filter(|node| !new.nodes.contains_key(node)).copied().collect();
@@ -165,7 +174,9 @@ pub(crate) fn plan(old: &RuleTable, new: RuleTable, bridges: Vec<Bridge>, next: 
     plan.peak = Counts {
         identities: old.identities.keys().chain(new.identities.keys()).collect::<BTreeSet<_>>().len(),
         nodes: old.nodes.keys().chain(new.nodes.keys()).collect::<BTreeSet<_>>().len(),
-        rules: standing.values().map(|slot| slot.rules_len()).sum(),
+        rules: standing.values().map(|slot| slot.rules_len()).sum::<usize>()
+            + old.frontends.len()
+            + plan.frontends_added.len(),
         port_classes: standing.values().map(|slot| slot.port_classes_len()).sum(),
         generations: old.generations.keys().chain(generations_used.keys()).max().map_or(0, |max| *max as usize + 1),
         endpoints: new.endpoints.values().map(|e| e.ordinal as usize + 1).max().unwrap_or(0),

@@ -3,13 +3,18 @@
 
 use crate::{
     classes::Class,
+    frontends::Frontend,
     ports,
-    subjects::{Grants, Ports},
+    subjects::{Grants, Names, Ports},
+    terms::PortName,
 };
-use flow::Direction;
+use flow::{Address, Direction};
 use model::policy::Protocol;
-use std::collections::{BTreeMap, HashMap};
-use verdict::abi::{self, ALL_PROTOCOLS, ANYONE, RuleKey, RulePort, rule_key};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+use verdict::abi::{self, ALL_PROTOCOLS, ANYONE, RuleKey, RulePort, frontend_key, rule_key};
 
 /// A block of ports in a slot with ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,12 +91,21 @@ impl Slot {
 pub(crate) struct Identities {
     by_term: HashMap<u32, Vec<u32>>,
     ports: BTreeMap<u32, HashMap<u32, Vec<u16>>>,
+    frontends: BTreeMap<u32, Arc<[Frontend]>>,
+    /// The identities behind whose frontends a pod stands, by its addresses.
+    behind: HashMap<Address, BTreeSet<u32>>,
 }
 
 impl Identities {
-    pub(crate) fn new<'a>(numbered: impl Iterator<Item = (&'a Class, u32)>) -> Self {
+    pub(crate) fn new<'a>(numbered: impl Iterator<Item = (&'a Class, u32)>, names: &Names) -> Self {
         let mut identities = Self::default();
         for (class, number) in numbered {
+            if let Some(frontends) = names.frontends.content(class.frontends) {
+                for address in frontends.iter().flat_map(Frontend::addresses) {
+                    identities.behind.entry(address).or_default().insert(number);
+                }
+                identities.frontends.insert(number, frontends.clone());
+            }
             for term in &class.terms {
                 identities.by_term.entry(*term).or_default().push(number);
             }
@@ -100,6 +114,33 @@ impl Identities {
             }
         }
         identities
+    }
+
+    /// Which ports lead to Services, as `RULES` holds them.
+    pub(crate) fn frontend_keys(&self) -> impl Iterator<Item = (RuleKey, u32)> {
+        self.frontends.iter().flat_map(|(identity, frontends)| {
+            frontends.iter().map(|frontend| {
+                let backends = if frontend.has_backends() { abi::HAS_BACKENDS } else { abi::NO_BACKENDS };
+                (frontend_key(*identity, frontend.protocol.number(), frontend.port), backends)
+            })
+        })
+    }
+
+    /// Those of a pod's addresses without which these grants would come to the same over the Services
+    /// behind which the pod itself stands, left out: pods that nothing tells apart share a slot.
+    pub(crate) fn telling<'o>(
+        &self,
+        grants: &Grants,
+        own: &'o [Address],
+        port_number: &impl Fn(&PortName) -> u32,
+    ) -> &'o [Address] {
+        let identities = own.iter().filter_map(|address| self.behind.get(address)).flatten();
+        let mut frontends = identities.filter_map(|identity| self.frontends.get(identity)).flat_map(|of| of.iter());
+        let tells = grants.egress_isolated
+            && frontends.any(|frontend| {
+                frontend.allowed(grants, own, port_number) != frontend.allowed(grants, &[], port_number)
+            });
+        if tells { own } else { &[] }
     }
 
     /// Identities that match any of the terms, each once.
@@ -122,11 +163,13 @@ struct Flat {
     rule: u32,
 }
 
-/// What these grants mean over these identities. `port_number` gives a port name's number.
+/// What these grants mean over these identities. `port_number` gives a port name's number; `own` are
+/// addresses of the subject that [tell](Identities::telling).
 pub(crate) fn expand(
     grants: &Grants,
     identities: &Identities,
-    port_number: impl Fn(&crate::terms::PortName) -> u32,
+    own: &[Address],
+    port_number: &impl Fn(&PortName) -> u32,
 ) -> Slot {
     let flat = flatten(grants, identities, port_number);
     let mut slot =
@@ -167,14 +210,20 @@ pub(crate) fn expand(
             },
         }
     }
+    if grants.egress_isolated {
+        for (identity, frontends) in &identities.frontends {
+            for frontend in frontends.iter() {
+                let Some(rule) = frontend.allowed(grants, own, port_number) else { continue };
+                let port = RulePort::Frontend(frontend.port);
+                let [_, identity, port] = rule_key(0, *identity, Direction::Outbound, frontend.protocol.number(), port);
+                slot.rules.insert([identity, port], rule);
+            }
+        }
+    }
     slot
 }
 
-fn flatten(
-    grants: &Grants,
-    identities: &Identities,
-    port_number: impl Fn(&crate::terms::PortName) -> u32,
-) -> Vec<Flat> {
+fn flatten(grants: &Grants, identities: &Identities, port_number: &impl Fn(&PortName) -> u32) -> Vec<Flat> {
     let mut all = Vec::new();
     for grant in &grants.grants {
         let peers = match &grant.peers {

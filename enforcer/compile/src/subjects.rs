@@ -3,6 +3,7 @@
 
 use crate::{
     Error, RuleOrigin, Warning,
+    frontends::Frontend,
     mode::mode_of,
     terms::{Interner, PortName, Term},
 };
@@ -17,10 +18,10 @@ use std::{
     net::IpAddr,
     sync::Arc,
 };
-use verdict::{Mode, abi::OWN_ADDRESSES};
-
-/// Rule ids fit into 24 bits: a verdict carries two of them in one word.
-const RULES: u32 = 1 << 24;
+use verdict::{
+    Mode,
+    abi::{OWN_ADDRESSES, RULE_IDS},
+};
 
 /// Ports of a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,12 +66,20 @@ pub(crate) struct Subject {
     pub(crate) staged: Option<Arc<Grants>>,
 }
 
+impl Subject {
+    /// Whether some policy, staged or in force, judges what it opens.
+    pub(crate) fn is_isolated_for_egress(&self) -> bool {
+        self.in_force.egress_isolated || self.staged.as_ref().is_some_and(|staged| staged.egress_isolated)
+    }
+}
+
 /// Numbers for what rules are made of, carried between compiles.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) terms: Interner<Term>,
     pub(crate) ports: Interner<PortName>,
     pub(crate) rules: Interner<RuleOrigin>,
+    pub(crate) frontends: Interner<Arc<[Frontend]>>,
 }
 
 /// The pods that hold addresses now: address -> pod. A pod that is being deleted holds its own as
@@ -216,7 +225,7 @@ fn grants(
                     rule: format!("{word}[{index}]").into(),
                 };
                 let origin = RuleOrigin { name, staged };
-                let number = names.rules.number(&origin, RULES).ok_or(Error::Exhausted { what: "rule" })?;
+                let number = names.rules.number(&origin, RULE_IDS).ok_or(Error::Exhausted { what: "rule" })?;
                 grant(&mut made.grants, direction, rule, number, policy, pod, names)?;
             }
         }

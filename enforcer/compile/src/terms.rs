@@ -107,6 +107,11 @@ impl<T: Clone + Eq + std::hash::Hash> Interner<T> {
         Some(number)
     }
 
+    /// The number of a content that has one.
+    pub(crate) fn known(&self, content: &T) -> Option<u32> {
+        self.numbers.get(content).copied()
+    }
+
     pub(crate) fn content(&self, number: u32) -> Option<&T> {
         self.contents.get(&number)
     }

@@ -4,13 +4,22 @@
 use compile::{Compiler, Plan, RuleTable, compile};
 use flow::{Address, Direction};
 use model::{
-    cluster::{Cluster, ContainerPort, Namespace, Node, Pod},
+    cluster::{
+        Cluster, ContainerPort, EndpointSlice, Frontend, Namespace, Node, Pod, Service, ServicePort, SlicePort,
+        TargetPort,
+    },
     labels::{Labels, Operator, Requirement, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
     reference::{Decision, Endpoint, Reference},
 };
-use proptest::{collection::vec, option, prelude::*, sample::select};
-use std::{collections::BTreeMap, net::IpAddr};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestRunner},
+};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 use verdict::{Asked, Mode, Reason, abi, judge, memory::Memory};
 
 const NODE: &str = "n1";
@@ -114,7 +123,7 @@ fn policies() -> impl Strategy<Value = PolicySet> {
 fn cluster() -> impl Strategy<Value = Cluster> {
     let port = (option::of(select(vec!["web", "metrics"])), select(vec![80u16, 8080, 9000]), protocol());
     let pod = (select(vec!["x", "y"]), labels(), vec(port, 0..3), any::<bool>(), 0..8u8);
-    (vec(pod, 1..6), labels()).prop_map(|(pods, of_y)| {
+    (vec(pod, 1..6), labels(), vec(service(), 0..4)).prop_map(|(pods, of_y, services)| {
         let mut cluster = Cluster::default();
         for (name, mut labels) in [("x", Labels::new()), ("y", of_y)] {
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
@@ -146,8 +155,58 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             });
         }
         cluster.pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        for (i, (namespace, (service, slice))) in services.into_iter().enumerate() {
+            let name = (namespace.to_owned(), format!("s{i}"));
+            let cluster_ips = vec![ip(&format!("10.96.0.{}", i + 1)), ip(&format!("fd00:96::{}", i + 1))];
+            cluster.services.insert(name.clone(), Service { cluster_ips, ..service });
+            if let Some(slice) = slice {
+                cluster.endpoint_slices.insert(name, EndpointSlice { service: Some(format!("s{i}")), ..slice });
+            }
+        }
         cluster
     })
+}
+
+/// A Service of some pods, or of addresses in a slice of its own.
+fn service() -> impl Strategy<Value = (&'static str, (Service, Option<EndpointSlice>))> {
+    let target = prop_oneof![
+        select(vec![80u16, 8080]).prop_map(TargetPort::Number),
+        select(vec!["web", "metrics"]).prop_map(|name| TargetPort::Name(name.to_owned())),
+    ];
+    let port = (select(vec![80u16, 81]), protocol(), target, option::of(select(vec![30_080u16, 30_081])));
+    let slice = vec(select(vec!["10.1.1.1", "10.1.1.2", "fd00:1::1", "203.0.113.9", "10.0.0.1"]), 0..3);
+    (select(vec!["x", "y"]), labels(), port, option::weighted(0.3, slice)).prop_map(
+        |(namespace, selector, (port, protocol, target, node_port), slice)| {
+            let port = ServicePort { name: "p".to_owned(), port, protocol, target, node_port };
+            let slice = slice.map(|addresses| EndpointSlice {
+                addresses: addresses.into_iter().map(ip).collect(),
+                ports: vec![SlicePort { name: "p".to_owned(), protocol, port: Some(8080) }],
+                ..EndpointSlice::default()
+            });
+            (namespace, (Service { selector, ports: vec![port], ..Service::default() }, slice))
+        },
+    )
+}
+
+/// What the reference says of a client's way to a Service: by each backend but the client itself.
+fn meant(reference: &Reference<'_>, cluster: &Cluster, client: (&Pod, IpAddr), frontend: &Frontend) -> Reason {
+    let (pod, own) = client;
+    let others = frontend.backends.iter().filter(|backend| !pod.addresses.contains(&backend.address));
+    let answers: Vec<bool> = others
+        .map(|backend| {
+            let holder = cluster.pods.iter().find(|pod| !pod.host_network && pod.addresses.contains(&backend.address));
+            let to = holder.map_or(Endpoint::Address(backend.address), |pod| Endpoint::Pod(pod, backend.address));
+            let decision = reference.decide(Endpoint::Pod(pod, own), to, Some(frontend.protocol), backend.port);
+            decision.egress.allows()
+        })
+        .collect();
+    match (frontend.backends.is_empty(), answers.contains(&true), answers.contains(&false)) {
+        (true, ..) => Reason::ServiceNoBackends,
+        (_, true, false) => Reason::AllowedByRule,
+        (_, false, false) => Reason::Itself,
+        (_, false, true) if answers.len() == frontend.backends.len() => Reason::NoRule,
+        (_, _, true) => Reason::ServiceMixed,
+    }
 }
 
 /// Every end there is: pods at each address, and addresses that are no pod's.
@@ -208,6 +267,17 @@ fn collect(table: &RuleTable, memory: &Memory, cluster: &Cluster) -> Answers {
         let side = if direction == Direction::Inbound { "in" } else { "out" };
         all.insert((what.to_owned(), side), reason.allows());
     });
+    for pod in cluster.pods.iter().filter(|pod| !pod.host_network) {
+        for own in &pod.addresses {
+            let Some(endpoint) = table.endpoint_at(Address::from(*own)) else { continue };
+            for to in cluster.frontends().iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
+                let protocol = to.protocol.number();
+                let reason = ask(memory, endpoint.ordinal, Direction::Outbound, to.address, protocol, to.port);
+                let what = format!("{own} {} {} {}", to.address, to.protocol.name(), to.port);
+                all.insert((what, "service"), reason.allows());
+            }
+        }
+    }
     all
 }
 
@@ -220,6 +290,7 @@ fn carry_out(memory: &Memory, plan: &Plan, mut look: impl FnMut(&Memory)) {
             memory.put_port_class(key, abi::PORT_PREFIX - u32::from(prefix.bits), class);
         }
     }
+    memory.rules.borrow_mut().extend(plan.frontends_added.iter().map(|(key, backends)| (*key, *backends)));
     memory.generations.borrow_mut().extend(plan.generations_added.iter().map(|(i, record)| (*i, *record)));
     look(memory);
     for change in &plan.bridging {
@@ -237,6 +308,9 @@ fn carry_out(memory: &Memory, plan: &Plan, mut look: impl FnMut(&Memory)) {
     for change in &plan.endpoints {
         memory.publish(change.ordinal, abi::endpoint_word(3, change.generation));
         look(memory);
+    }
+    for key in &plan.frontends_removed {
+        memory.rules.borrow_mut().remove(key);
     }
     for (number, slot) in &plan.slots_removed {
         for (key, _) in slot.rules(*number) {
@@ -268,6 +342,40 @@ proptest! {
         prop_assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+}
+
+#[test]
+fn a_service_is_allowed_where_the_reference_allows_every_backend() {
+    let met: RefCell<BTreeMap<Reason, usize>> = RefCell::default();
+    let mut runner = TestRunner::new(Config { cases: 2_000, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&(cluster(), policies()), |(cluster, policies)| {
+        let table = compile(&cluster, &policies, &PolicySet::default(), NODE, Mode::Enforce).unwrap();
+        let reference = Reference::new(&cluster, &policies);
+        let memory = table.in_memory(1);
+        let clients = cluster.pods.iter().filter(|pod| !pod.host_network);
+        for (pod, own) in clients.flat_map(|pod| pod.addresses.iter().map(move |address| (pod, *address))) {
+            let Some(endpoint) = table.endpoint_at(Address::from(own)) else { continue };
+            let isolated = policies.policies.iter().any(|policy| {
+                policy.namespace == pod.namespace && policy.egress.is_some() && policy.pod_selector.matches(&pod.labels)
+            });
+            for frontend in cluster.frontends().iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
+                let meant =
+                    if isolated { meant(&reference, &cluster, (pod, own), frontend) } else { Reason::NotIsolated };
+                let protocol = frontend.protocol.number();
+                let said =
+                    ask(&memory, endpoint.ordinal, Direction::Outbound, frontend.address, protocol, frontend.port);
+                prop_assert_eq!(said, meant, "{} to {:?}", own, frontend);
+                *met.borrow_mut().entry(said).or_default() += 1;
+            }
+        }
+        Ok(())
+    });
+    outcome.expect("law 3 for Services");
+    let met = met.into_inner();
+    use Reason::{AllowedByRule, Itself, NoRule, NotIsolated, ServiceMixed, ServiceNoBackends};
+    for reason in [AllowedByRule, Itself, NoRule, NotIsolated, ServiceMixed, ServiceNoBackends] {
+        assert!(met.get(&reason).is_some_and(|times| *times >= 20), "{reason:?}: {met:?}");
+    }
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use crate::{Reason, Staged};
 use flow::{Address, Direction, FlowKey};
 
 /// The layout version: part of every pin's path. It changes with any key, value or event below.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Nanoseconds of the kernel's coarse monotonic clock (`bpf_ktime_get_coarse_ns`, 5.11).
 pub type Nanos = u64;
@@ -145,11 +145,26 @@ pub const fn generation_of(word: u64) -> u32 {
     (word & ((1 << GENERATION_BITS) - 1)) as u32
 }
 
-/// `[slot, identity, direction (bit 0) | any port (bit 1) | protocol << 8 | port or class << 16]`.
+/// `[slot, identity, direction (bit 0) | any port (bit 1) | frontend (bit 2) | protocol << 8 | port or class << 16]`.
 pub type RuleKey = [u32; 3];
 
 /// Identity in a rule that holds for everyone; as an address's identity: no policy tells it apart.
 pub const ANYONE: u32 = 0;
+/// Flag of an identity: at its addresses some ports lead to the backends of Services. Which, says
+/// [`frontend_key`]; what a slot says of the backends is a rule of [`RulePort::Frontend`].
+pub const FRONTENDS: u32 = 1 << 31;
+/// What [`frontend_key`] finds where a Service has backends.
+pub const HAS_BACKENDS: u32 = 1;
+/// What [`frontend_key`] finds where a Service has none.
+pub const NO_BACKENDS: u32 = 2;
+/// Rule ids are below this: a verdict carries two of 24 bits in one word. The ids from here on say
+/// something else.
+pub const RULE_IDS: u32 = 0xff_fff0;
+/// In place of a rule of [`RulePort::Frontend`]: some backends are allowed and some are refused.
+pub const MIXED_BACKENDS: u32 = RULE_IDS;
+/// In place of a rule of [`RulePort::Frontend`]: the only backend is the pod itself.
+pub const OWN_BACKEND: u32 = RULE_IDS + 1;
+
 /// Protocol in a rule for every protocol and port; it judges protocols without ports. For TCP, UDP
 /// and SCTP such a rule is also written as "any port" of each.
 pub const ALL_PROTOCOLS: u8 = 0;
@@ -161,16 +176,26 @@ pub enum RulePort {
     Any,
     /// This port, in a slot without ranges; this class, in a slot with ranges.
     Class(u16),
+    /// This port of an identity with [`FRONTENDS`], as it is: the rule is about the backends behind it.
+    Frontend(u16),
 }
 
 /// The key of a rule.
 #[inline(always)]
 pub const fn rule_key(slot: u32, identity: u32, direction: Direction, protocol: u8, port: RulePort) -> RuleKey {
-    let (any, class) = match port {
+    let (kind, class) = match port {
         RulePort::Any => (1, 0),
         RulePort::Class(class) => (0, class),
+        RulePort::Frontend(port) => (2, port),
     };
-    [slot, identity, direction as u32 | any << 1 | (protocol as u32) << 8 | (class as u32) << 16]
+    [slot, identity, direction as u32 | kind << 1 | (protocol as u32) << 8 | (class as u32) << 16]
+}
+
+/// The key under which [`maps::RULES`] says whether a port leads to a Service's backends:
+/// [`HAS_BACKENDS`], [`NO_BACKENDS`], or nothing where it does not. No slot has the number 0.
+#[inline(always)]
+pub const fn frontend_key(identity: u32, protocol: u8, port: u16) -> RuleKey {
+    rule_key(0, identity, Direction::Outbound, protocol, RulePort::Frontend(port))
 }
 
 /// Key of `PORT_CLASSES` behind the prefix length: slot, then protocol and port, big-endian, so that a

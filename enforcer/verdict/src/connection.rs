@@ -13,8 +13,6 @@ pub enum Admission {
     OwnNode = 1,
     /// The pod itself.
     Itself = 2,
-    /// A backend of a Service. Not made yet: Services come with the datapath's own issue.
-    Service = 3,
 }
 
 /// Where a connection stands.
@@ -146,10 +144,9 @@ impl State {
     #[inline(always)]
     pub const fn admission(self) -> Admission {
         match self.0 >> ADMISSION & 3 {
-            0 => Admission::Policy,
             1 => Admission::OwnNode,
             2 => Admission::Itself,
-            _ => Admission::Service,
+            _ => Admission::Policy,
         }
     }
 

@@ -301,7 +301,14 @@ fn exemption<T: Tables>(tables: &T, hook: &Hook, asked: &Asked) -> u8 {
     if !inbound || !matches!(tables.node(asked.peer), Node::Own) {
         return Admission::Policy as u8;
     }
-    if hook.ingress_ifindex == 0 { Admission::OwnNode as u8 } else { MASQUERADED }
+    if hook.ingress_ifindex == 0 {
+        Admission::OwnNode as u8
+    } else if hook.ingress_ifindex == hook.ifindex {
+        // The pod through its own Service, masqueraded on the way back over this very link.
+        Admission::Itself as u8
+    } else {
+        MASQUERADED
+    }
 }
 
 /// Which way a TCP connection was opened that is older than its entry: as the pod's sockets show,

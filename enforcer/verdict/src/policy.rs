@@ -3,8 +3,8 @@
 use crate::{
     Reason, Staged, Tables, Verdict,
     abi::{
-        self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE,
-        RulePort, rule_key,
+        self, ALL_PROTOCOLS, ANYONE, EGRESS_ISOLATED, FRONTENDS, INGRESS_ISOLATED, RANGES, RULES_FOR_ANY_PORT,
+        RULES_FOR_ANYONE, RulePort, frontend_key, rule_key,
     },
     word::RULE,
 };
@@ -56,7 +56,8 @@ const TRIES: u32 = 4;
 
 /// Judges an opening under the endpoint's generation: in force and staged. The endpoint's word is
 /// read before and after the identity, and no mixture is trusted. `word` is left as the word that the
-/// answer belongs to. The reason is `AllowedByRule`, `NotIsolated`, `NoRule`, `NoRulePortless` or `NotReady`.
+/// answer belongs to. The reason is `AllowedByRule`, `NotIsolated`, `NoRule`,
+/// `NoRulePortless`, `ServiceMixed`, `ServiceNoBackends`, `Itself` (the pod through its own Service) or `NotReady`.
 #[inline(never)]
 pub fn judge<T: Tables>(tables: &T, asked: &Asked, word: &mut u64) -> Judged {
     *word = tables.word(asked.endpoint);
@@ -83,10 +84,13 @@ pub fn judge<T: Tables>(tables: &T, asked: &Asked, word: &mut u64) -> Judged {
     Judged::new(Reason::NotReady, 0)
 }
 
-/// What [`ask_slot`] returns when no policy isolates, and when no rule allows.
+/// What [`ask_slot`] returns when no policy isolates, when no rule allows, and when a Service has no backends.
 const NOT_ISOLATED: u32 = u32::MAX;
 const NO_RULE: u32 = 0;
 const NO_RULE_PORTLESS: u32 = u32::MAX - 1;
+const NO_BACKENDS: u32 = u32::MAX - 2;
+/// What [`ask_frontend`] returns where the port leads to no Service.
+const NO_FRONTEND: u32 = u32::MAX - 3;
 
 #[inline(always)]
 const fn answer(slot_says: u32) -> (Reason, u32) {
@@ -94,6 +98,9 @@ const fn answer(slot_says: u32) -> (Reason, u32) {
         NOT_ISOLATED => (Reason::NotIsolated, 0),
         NO_RULE => (Reason::NoRule, 0),
         NO_RULE_PORTLESS => (Reason::NoRulePortless, 0),
+        NO_BACKENDS => (Reason::ServiceNoBackends, 0),
+        abi::MIXED_BACKENDS => (Reason::ServiceMixed, 0),
+        abi::OWN_BACKEND => (Reason::Itself, 0),
         rule => (Reason::AllowedByRule, rule),
     }
 }
@@ -107,6 +114,12 @@ fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u
     };
     if isolated == 0 {
         return NOT_ISOLATED;
+    }
+    if identity & FRONTENDS != 0 && matches!(asked.opened, Direction::Outbound) {
+        let backends = ask_frontend(tables, slot, identity, asked);
+        if backends != NO_FRONTEND {
+            return backends;
+        }
     }
     let (mut protocol, mut none) = (asked.protocol, NO_RULE);
     if matches!(protocol, TCP | UDP | SCTP) {
@@ -127,6 +140,20 @@ fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u
         return none;
     }
     find(tables, slot, identity, asked.opened, protocol, RulePort::Any).unwrap_or(none)
+}
+
+/// What a slot says of the backends behind a port. Rules for everyone and for any port are about these
+/// backends, too: the slot's own rules say already what they come to.
+#[inline(never)]
+fn ask_frontend<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u32 {
+    match tables.rule(&frontend_key(identity, asked.protocol, asked.port)) {
+        None => NO_FRONTEND,
+        Some(abi::NO_BACKENDS) => NO_BACKENDS,
+        Some(_) => {
+            let key = rule_key(slot, identity, asked.opened, asked.protocol, RulePort::Frontend(asked.port));
+            tables.rule(&key).unwrap_or(NO_RULE)
+        }
+    }
 }
 
 /// A rule for this identity, or for everyone.

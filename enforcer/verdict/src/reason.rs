@@ -85,6 +85,10 @@ reasons! {
     HeadersTooLong = 25, "headers-too-long";
     /// [`ParseError::BadFragment`].
     BadFragment = 26, "bad-fragment";
+    /// To a Service of whose backends policy allows some and refuses some.
+    ServiceMixed = 27, "service-backends-mixed";
+    /// To a Service without backends.
+    ServiceNoBackends = 28, "service-without-backends";
     /// Belongs to an allowed connection.
     Established = 32, "established";
     /// A rule allows it.

@@ -7,7 +7,10 @@ use crate::{
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-pub use crate::ownership::{MODE_LABEL, is_stable};
+pub use crate::{
+    ownership::{MODE_LABEL, is_stable},
+    services::{Backend, EndpointSlice, Frontend, SlicePort},
+};
 
 /// Where something was read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +35,8 @@ pub struct Cluster {
     pub workloads: BTreeMap<WorkloadKey, Workload>,
     /// By (namespace, name).
     pub services: BTreeMap<(String, String), Service>,
+    /// By (namespace, name).
+    pub endpoint_slices: BTreeMap<(String, String), EndpointSlice>,
     /// NetworkPolicies in the input.
     pub policies: PolicySet,
     /// StagedNetworkPolicies in the input (`podfence.dev/v1alpha1`, same spec).
@@ -216,7 +221,8 @@ pub struct Service {
     pub selector: Labels,
     /// ClusterIPs; empty for headless.
     pub cluster_ips: Vec<IpAddr>,
-    /// Load balancer and external addresses.
+    /// External addresses, and those of a load balancer that the node stands in for (its `ipMode` is not
+    /// `Proxy`; KEP 1860).
     pub external_ips: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
@@ -235,6 +241,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The backend's port by number or name; the Service's own when absent.
     pub target: TargetPort,
+    /// The port at every node's addresses, if it has one.
+    pub node_port: Option<u16>,
 }
 
 /// `targetPort`.

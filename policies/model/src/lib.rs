@@ -12,6 +12,7 @@ pub mod policy;
 pub mod ports;
 pub mod record;
 pub mod reference;
+mod services;
 mod stand_ins;
 pub mod view;
 pub mod yaml;

@@ -124,7 +124,10 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn packet() -> impl Strategy<Value = Sent> {
-    let peers = || select(vec![CLIENT, TRUSTED, STRANGER, DATABASE, RESOLVER, NODE, OTHER_NODE, POD, "224.0.0.1:8080"]);
+    let peers = || {
+        let ends = [CLIENT, TRUSTED, STRANGER, DATABASE, RESOLVER, NODE, OTHER_NODE, POD, "224.0.0.1:8080"];
+        select([&ends[..], &SERVICE].concat())
+    };
     let own = || select(vec![WEB, POD]);
     let flags = select(vec![SYN, SYN | ACK, ACK, ACK, FIN | ACK, RST]);
     let conversation = (peers(), own(), flags, 0u8..6, any::<bool>()).prop_map(|(peer, own, flags, protocol, out)| {

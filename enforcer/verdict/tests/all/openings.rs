@@ -1,7 +1,7 @@
 //! What opens a flow, and what policy, the node and the wire's own oddities make of it.
 
 use crate::pod::*;
-use flow::{Direction, Fragment};
+use flow::{Direction, Fragment, TCP};
 use verdict::{Reason::*, Staged, abi::RulePort};
 
 #[test]
@@ -51,6 +51,48 @@ fn a_pod_that_no_policy_selects_is_not_isolated() {
         (NotIsolated, udp(POD, STRANGER)),
         (NotIsolated, echo(STRANGER, POD, 1)),
     ]);
+}
+
+#[test]
+fn a_service_is_judged_by_its_backends() {
+    let pod = Pod::enforcing();
+    // Rules for everyone at these ports are about backends' ports, not about a Service's own.
+    for port in [80, 81, 82, 83, 84, 5432] {
+        pod.rule(POLICY, 0, Direction::Outbound, TCP, RulePort::Class(port), 106);
+    }
+    let [allowed, refused, mixed, none, own] = SERVICE;
+    pod.judges(&[
+        (AllowedByRule, tcp(POD, allowed, SYN)),
+        (Established, tcp(allowed, POD, SYN | ACK)),
+        (NoRule, tcp(POD, refused, SYN)),
+        (ServiceMixed, tcp(POD, mixed, SYN)),
+        (ServiceNoBackends, tcp(POD, none, SYN)),
+        (Itself, tcp(POD, own, SYN)),
+        (AllowedByRule, tcp(POD, NO_SERVICE, SYN)),
+        // Another protocol leads to no Service, and no rule names it.
+        (NoRule, udp(POD, allowed)),
+    ]);
+    assert_eq!(pod.judge(tcp(POD, allowed, SYN)).rule(), 105);
+}
+
+#[test]
+fn a_standing_connection_to_a_service_is_judged_by_its_backends_again() {
+    let pod = Pod::enforcing();
+    let service = SERVICE[0];
+    pod.judges(&[(AllowedByRule, tcp(POD, service, SYN)), (Established, tcp(service, POD, SYN | ACK))]);
+    pod.publish(POLICY, NOTHING);
+    pod.judges(&[(Rejudged, tcp(POD, service, ACK)), (Established, tcp(POD, service, ACK))]);
+    pod.publish(CLOSED, NOTHING);
+    pod.judges(&[(Revoked, tcp(POD, service, ACK)), (StandingDenial, tcp(service, POD, ACK))]);
+}
+
+#[test]
+fn what_comes_back_masqueraded_over_the_pods_own_link_is_the_pod_itself() {
+    let pod = Pod::enforcing();
+    pod.coming_from(LINK);
+    pod.judges(&[(Itself, tcp(NODE, WEB, SYN)), (NoRule, tcp(STRANGER, WEB, SYN))]);
+    pod.coming_from(LINK + 1);
+    pod.judges(&[(NoRuleMasqueraded, tcp("10.1.0.1:33001", WEB, SYN))]);
 }
 
 #[test]

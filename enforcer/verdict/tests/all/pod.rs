@@ -8,8 +8,9 @@ use std::{
 use verdict::{
     Hook, Limits, Mode, News, Reason, Share, Sheet, Tables, Verdict,
     abi::{
-        ALL_PROTOCOLS, EGRESS_ISOLATED, INGRESS_ISOLATED, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort,
-        endpoint_word, rule_key, slot_number,
+        ALL_PROTOCOLS, EGRESS_ISOLATED, FRONTENDS, HAS_BACKENDS, INGRESS_ISOLATED, MIXED_BACKENDS, NO_BACKENDS,
+        OWN_BACKEND, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort, endpoint_word, frontend_key, rule_key,
+        slot_number,
     },
     decide,
     memory::Memory,
@@ -35,6 +36,11 @@ pub(crate) const POD: &str = "10.1.0.2:50000";
 /// Allowed out.
 pub(crate) const DATABASE: &str = "10.3.0.5:5432";
 pub(crate) const RESOLVER: &str = "10.3.0.53:53";
+/// A Service, each of whose ports says what its backends come to for [`POLICY`]: allowed, refused, some of
+/// each, none there, the pod itself. Its port 5432 is no Service's.
+pub(crate) const SERVICE: [&str; 5] =
+    ["10.96.0.10:80", "10.96.0.10:81", "10.96.0.10:82", "10.96.0.10:83", "10.96.0.10:84"];
+pub(crate) const NO_SERVICE: &str = "10.96.0.10:5432";
 /// The node's own address, and another node's.
 pub(crate) const NODE: &str = "10.1.0.1:33000";
 pub(crate) const OTHER_NODE: &str = "10.200.0.2:33000";
@@ -102,6 +108,16 @@ impl Pod {
         pod.rule(POLICY, 13, Outbound, UDP, RulePort::Class(53), 103);
         for protocol in [ALL_PROTOCOLS, TCP, UDP, SCTP] {
             pod.rule(POLICY, 14, Inbound, protocol, RulePort::Any, 104);
+        }
+        pod.memory.put_identity(socket(SERVICE[0]).0, 128, FRONTENDS | 15);
+        let says = [Some(105), None, Some(MIXED_BACKENDS), None, Some(OWN_BACKEND)];
+        for (service, rule) in SERVICE.iter().zip(says) {
+            let port = socket(service).1;
+            let backends = if port == 83 { NO_BACKENDS } else { HAS_BACKENDS };
+            pod.memory.rules.borrow_mut().insert(frontend_key(FRONTENDS | 15, TCP, port), backends);
+            if let Some(rule) = rule {
+                pod.rule(POLICY, FRONTENDS | 15, Outbound, TCP, RulePort::Frontend(port), rule);
+            }
         }
         pod.publish(POLICY, NOTHING);
         pod

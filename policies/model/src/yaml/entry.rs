@@ -5,7 +5,7 @@
 
 use super::ReadError;
 use crate::{
-    cluster::{Cluster, Namespace, Node, Pod, Service, Source, Workload, WorkloadKey},
+    cluster::{Cluster, EndpointSlice, Namespace, Node, Pod, Service, Source, Workload, WorkloadKey},
     labels::{Labels, METADATA_NAME},
     policy::{NetworkPolicy, PolicySet},
 };
@@ -18,6 +18,7 @@ pub(super) enum Entry {
     Node(String, Node),
     Pod(Pod),
     Service((String, String), Service),
+    EndpointSlice((String, String), EndpointSlice),
     Workload(WorkloadKey, Workload),
     Policy(NetworkPolicy),
     Staged(NetworkPolicy),
@@ -29,7 +30,7 @@ impl Entry {
         match self {
             Self::Namespace(..) | Self::Node(..) => None,
             Self::Pod(pod) => Some(&pod.namespace),
-            Self::Service((namespace, _), _) => Some(namespace),
+            Self::Service((namespace, _), _) | Self::EndpointSlice((namespace, _), _) => Some(namespace),
             Self::Workload(key, _) => Some(&key.namespace),
             Self::Policy(policy) | Self::Staged(policy) => Some(&policy.namespace),
         }
@@ -41,6 +42,7 @@ impl Entry {
             Self::Node(_, node) => node.source.as_ref(),
             Self::Pod(pod) => pod.source.as_ref(),
             Self::Service(_, service) => service.source.as_ref(),
+            Self::EndpointSlice(_, slice) => slice.source.as_ref(),
             Self::Workload(_, workload) => workload.source.as_ref(),
             Self::Policy(policy) | Self::Staged(policy) => policy.source.as_ref(),
         }
@@ -53,6 +55,7 @@ impl Entry {
             Self::Node(name, _) => ("Node", name),
             Self::Pod(pod) => ("Pod", &pod.name),
             Self::Service((_, name), _) => ("Service", name),
+            Self::EndpointSlice((_, name), _) => ("EndpointSlice", name),
             Self::Workload(key, _) => (key.kind.as_str(), &key.name),
             Self::Policy(policy) => ("NetworkPolicy", &policy.name),
             Self::Staged(policy) => ("StagedNetworkPolicy", &policy.name),
@@ -104,6 +107,7 @@ impl Known {
             Entry::Namespace(name, namespace) => drop(cluster.namespaces.insert(name, namespace)),
             Entry::Node(name, node) => drop(cluster.nodes.insert(name, node)),
             Entry::Service(name, service) => drop(cluster.services.insert(name, service)),
+            Entry::EndpointSlice(name, slice) => drop(cluster.endpoint_slices.insert(name, slice)),
             Entry::Workload(key, workload) => drop(cluster.workloads.insert(key, workload)),
             Entry::Pod(pod) => {
                 self.pods.insert(pod_id(&pod), cluster.pods.len());
@@ -128,6 +132,7 @@ impl Known {
             Entry::Namespace(name, _) => cluster.namespaces.get(name)?.source.as_ref().map(Some),
             Entry::Node(name, _) => cluster.nodes.get(name).map(|node| node.source.as_ref()),
             Entry::Service(name, _) => cluster.services.get(name).map(|service| service.source.as_ref()),
+            Entry::EndpointSlice(name, _) => cluster.endpoint_slices.get(name).map(|slice| slice.source.as_ref()),
             Entry::Workload(key, _) => cluster.workloads.get(key).map(|workload| workload.source.as_ref()),
             Entry::Pod(pod) => {
                 let index = self.pods.get(&pod_id(pod))?;

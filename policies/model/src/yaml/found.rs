@@ -110,6 +110,7 @@ impl Reading {
             "Node" => objects::node(&object),
             "Pod" => objects::pod(&object).map(Entry::Pod),
             "Service" => objects::service(&object),
+            "EndpointSlice" => objects::endpoint_slice(&object),
             "NetworkPolicy" => network_policy::read(&object, class).map(Entry::Policy),
             "StagedNetworkPolicy" => network_policy::read(&object, class).map(Entry::Staged),
             _ => workloads::read(&object),
@@ -147,6 +148,7 @@ impl Class {
             ("", "Pod" | "Service" | "ReplicationController")
             | ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
             | ("batch", "Job" | "CronJob")
+            | ("discovery.k8s.io", "EndpointSlice")
             | ("networking.k8s.io", "NetworkPolicy")
             | ("podfence.dev", "StagedNetworkPolicy") => Some(Scope::Namespaced),
             _ => None,

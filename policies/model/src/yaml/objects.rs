@@ -1,4 +1,4 @@
-//! Namespaces, nodes, pods and services.
+//! Namespaces, nodes, pods, Services and their EndpointSlices.
 
 use super::{
     ReadError,
@@ -6,9 +6,13 @@ use super::{
     field::{Field, Object, WholeOrText},
 };
 use crate::{
-    cluster::{ContainerPort, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort},
+    cluster::{
+        ContainerPort, EndpointSlice, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, SlicePort,
+        TargetPort,
+    },
     labels::{Labels, METADATA_NAME},
     policy::Protocol,
+    services::SERVICE_NAME,
     stand_ins::STAND_IN,
 };
 use ipnet::IpNet;
@@ -180,7 +184,9 @@ pub(super) fn service(object: &Object<'_>) -> Result<Entry, ReadError> {
         add_address(&mut service.external_ips, &item)?;
     }
     for item in status.at("loadBalancer")?.at("ingress")?.items()? {
-        add_address(&mut service.external_ips, &item.at("ip")?)?;
+        if item.at("ipMode")?.text()? != Some("Proxy") {
+            add_address(&mut service.external_ips, &item.at("ip")?)?;
+        }
     }
     for item in spec.at("ports")?.items()? {
         service.ports.push(service_port(&item)?);
@@ -199,7 +205,36 @@ fn service_port(item: &Field<'_>) -> Result<ServicePort, ReadError> {
         Some(WholeOrText::Text(name)) => TargetPort::Name(name.to_owned()),
     };
     let name = item.at("name")?.text()?.unwrap_or_default().to_owned();
-    Ok(ServicePort { name, port, protocol: protocol_or_tcp(item)?, target })
+    // 0: the API server has not given one yet.
+    let node_port = item.at("nodePort")?;
+    let node_port = match node_port.whole()? {
+        None | Some(0) => None,
+        Some(number) => Some(node_port.port_number(number)?),
+    };
+    Ok(ServicePort { name, port, protocol: protocol_or_tcp(item)?, target, node_port })
+}
+
+/// discovery.k8s.io/v1. Every endpoint counts, ready or not: what stands to one goes on.
+pub(super) fn endpoint_slice(object: &Object<'_>) -> Result<Entry, ReadError> {
+    let root = object.root();
+    let labels = root.at("metadata")?.at("labels")?.labels()?;
+    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty()).cloned();
+    let mut slice = EndpointSlice { service, source: Some(object.source()), ..EndpointSlice::default() };
+    // Names are resolved by the client, which then talks to addresses.
+    if root.at("addressType")?.text()? != Some("FQDN") {
+        for item in root.at("endpoints")?.items()? {
+            for item in item.at("addresses")?.items()? {
+                add_address(&mut slice.addresses, &item)?;
+            }
+        }
+    }
+    for item in root.at("ports")?.items()? {
+        let name = item.at("name")?.text()?.unwrap_or_default().to_owned();
+        // Without a number: every port.
+        let port = item.at("port")?.port()?;
+        slice.ports.push(SlicePort { name, protocol: protocol_or_tcp(&item)?, port });
+    }
+    Ok(Entry::EndpointSlice((object.namespace.clone(), object.name.clone()), slice))
 }
 
 /// Adds an address, if the field has one that is not there yet; headless Services have `None`.

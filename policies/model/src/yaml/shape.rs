@@ -31,6 +31,7 @@ impl Shape {
             "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" | "ReplicationController" => &WORKLOAD,
             "Node" => &NODE,
             "Namespace" | "Service" => &Whole,
+            "EndpointSlice" => &ENDPOINT_SLICE,
             _ => &HEAD,
         }
     }
@@ -73,6 +74,13 @@ const CRON_JOB: Shape = Fields(&[
     ("metadata", OBJECT_META),
     ("spec", Fields(&[("jobTemplate", Fields(&[("spec", WORKLOAD_SPEC)])), ("replicas", Whole), ("selector", Whole)])),
     ("status", Fields(&[("conditions", CONDITION)])),
+]);
+
+const ENDPOINT_SLICE: Shape = Fields(&[
+    ("addressType", Whole),
+    ("endpoints", Fields(&[("addresses", Whole)])),
+    ("metadata", OBJECT_META),
+    ("ports", Whole),
 ]);
 
 const NODE: Shape = Fields(&[

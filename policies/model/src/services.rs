@@ -1,0 +1,160 @@
+//! Where a client reaches a Service, and what stands behind it: what rules speak of.
+
+use crate::{
+    cluster::{Cluster, Pod, Service, ServicePort, Source, TargetPort},
+    policy::Protocol,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
+
+/// The label by which an EndpointSlice names its Service.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Addresses behind a Service, as an endpoint controller or a person wrote them (discovery.k8s.io/v1).
+#[derive(Clone, Debug, Default)]
+pub struct EndpointSlice {
+    /// The Service's name, in the slice's own namespace.
+    pub service: Option<String>,
+    /// The addresses of all endpoints, ready or not; none where they are names (FQDN).
+    pub addresses: Vec<IpAddr>,
+    /// The backends' ports.
+    pub ports: Vec<SlicePort>,
+    /// Where it was read.
+    pub source: Option<Source>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// The Service port's name, empty where that has none.
+    pub name: String,
+    /// TCP when absent.
+    pub protocol: Protocol,
+    /// The backend's port; `None`: every port.
+    pub port: Option<u16>,
+}
+
+/// An address and port that lead to a Service's backends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// ClusterIP, external or load balancer address, or a node's.
+    pub address: IpAddr,
+    /// Protocol, both before and after translation.
+    pub protocol: Protocol,
+    /// The port at `address`.
+    pub port: u16,
+    /// `namespace/name` of the Service.
+    pub service: String,
+    /// Every backend of the address's family, in order, ready or not.
+    pub backends: Vec<Backend>,
+}
+
+/// An end behind a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct Backend {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl Cluster {
+    /// Every address and port at which nodes translate to the backends of a Service, in order. A ClusterIP
+    /// comes before a node's port where two Services claim one place, as the API server allows no such
+    /// thing among ClusterIPs.
+    ///
+    /// Backends come from the Service's EndpointSlices, ready or not and terminating ones too, for
+    /// connections to these may stand; where a Service has none in the input, from the pods that it selects.
+    pub fn frontends(&self) -> Vec<Frontend> {
+        let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+        for ((namespace, _), slice) in &self.endpoint_slices {
+            if let Some(service) = &slice.service {
+                slices.entry((namespace, service)).or_default().push(slice);
+            }
+        }
+        let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+        let live: HashSet<&IpAddr> = self
+            .pods
+            .iter()
+            .filter(|pod| !pod.completed && pod.ended.is_none())
+            .flat_map(|pod| &pod.addresses)
+            .collect();
+        for pod in self.pods.iter().filter(|pod| !pod.completed && !pod.addresses.is_empty()) {
+            // One that is being deleted holds its address until another pod has it.
+            if pod.ended.is_none() || !pod.addresses.iter().any(|address| live.contains(address)) {
+                pods.entry(&pod.namespace).or_default().push(pod);
+            }
+        }
+        let mut found: BTreeMap<(IpAddr, Protocol, u16), Frontend> = BTreeMap::new();
+        for ((namespace, name), service) in &self.services {
+            let given = slices.get(&(namespace.as_str(), name.as_str()));
+            let selected: Vec<&Pod> = match given {
+                Some(_) => Vec::new(),
+                None => pods.get(namespace.as_str()).map(|pods| service.select(pods)).unwrap_or_default(),
+            };
+            for port in &service.ports {
+                let backends: BTreeSet<Backend> = match given {
+                    Some(slices) => slices.iter().flat_map(|slice| slice.backends(port)).collect(),
+                    None => selected.iter().flat_map(|pod| port.at(pod)).collect(),
+                };
+                for (address, at) in self.places(service, port) {
+                    let of_family = backends.iter().filter(|backend| backend.address.is_ipv4() == address.is_ipv4());
+                    let frontend = Frontend {
+                        address,
+                        protocol: port.protocol,
+                        port: at,
+                        service: format!("{namespace}/{name}"),
+                        backends: of_family.copied().collect(),
+                    };
+                    found.entry((address, port.protocol, at)).or_insert(frontend);
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// Addresses and ports of one port of a Service.
+    fn places<'c>(&'c self, service: &'c Service, port: &'c ServicePort) -> impl Iterator<Item = (IpAddr, u16)> {
+        let own = service.cluster_ips.iter().chain(&service.external_ips).map(|address| (*address, port.port));
+        let nodes = self.nodes.values().flat_map(|node| &node.addresses);
+        let at_nodes = port.node_port.into_iter().flat_map(move |port| nodes.clone().map(move |a| (*a, port)));
+        own.chain(at_nodes)
+    }
+}
+
+impl Service {
+    fn select<'p>(&self, pods: &[&'p Pod]) -> Vec<&'p Pod> {
+        if self.selector.is_empty() {
+            return Vec::new();
+        }
+        let selects = |pod: &&&Pod| self.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
+        pods.iter().filter(selects).copied().collect()
+    }
+}
+
+impl ServicePort {
+    /// This port at the addresses of a pod that has it.
+    fn at<'p>(&self, pod: &'p Pod) -> impl Iterator<Item = Backend> + use<'p> {
+        let port = match &self.target {
+            TargetPort::Number(port) => Some(*port),
+            TargetPort::Name(name) => {
+                let named = |port: &&crate::cluster::ContainerPort| {
+                    port.protocol == self.protocol && port.name.as_deref() == Some(name)
+                };
+                pod.ports.iter().find(named).map(|port| port.port)
+            }
+        };
+        port.into_iter().flat_map(|port| pod.addresses.iter().map(move |address| Backend { address: *address, port }))
+    }
+}
+
+impl EndpointSlice {
+    /// Its addresses at the port that stands for a Service's.
+    fn backends(&self, of: &ServicePort) -> impl Iterator<Item = Backend> {
+        let port = self.ports.iter().find(|port| port.name == of.name && port.protocol == of.protocol);
+        // A slice port without a number takes every port as it is.
+        let port = port.map(|port| port.port.unwrap_or(of.port));
+        port.into_iter().flat_map(|port| self.addresses.iter().map(move |address| Backend { address: *address, port }))
+    }
+}

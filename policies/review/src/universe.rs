@@ -2,7 +2,8 @@
 //!
 //! Always holds: two pods in one class are treated alike by every policy of every input, at the same
 //! port and in both directions; so are two addresses in one block, and two label combinations in one
-//! class of nobody.
+//! class of nobody. Whoever could come is like a class of pods that run, over the address families
+//! these have, or is one of nobody.
 
 use crate::{
     atoms::{AtomId, Atoms},
@@ -50,7 +51,7 @@ pub enum End {
     Pods(PodClass),
     /// Addresses that are no pod's of the input.
     Block(Block),
-    /// Labels that no pod has in any input.
+    /// Labels that no pod has in any input, over all address families that pods have.
     Nobody(Nobody),
 }
 
@@ -108,6 +109,9 @@ pub struct Nobody {
     pub labels: Labels,
     /// What its labels are, as far as selectors look: for people.
     pub described: String,
+    /// Pods that run with such labels, over fewer address families than the others have. What they
+    /// may, and may receive, is theirs to tell.
+    pub like: Vec<EndId>,
 }
 
 /// A namespace of pods that nobody runs yet.
@@ -138,6 +142,8 @@ pub struct Universe<'c> {
     in_new_namespaces: Vec<EndId>,
     blocks: Vec<EndId>,
     by_atom: HashMap<AtomId, Vec<EndId>>,
+    /// Which addresses pods of any input have; both families where none is known.
+    families: Family,
     incomplete: Vec<String>,
 }
 
@@ -155,6 +161,7 @@ impl<'c> Universe<'c> {
             in_new_namespaces: Vec::new(),
             blocks: Vec::new(),
             by_atom: HashMap::new(),
+            families: families_of(inputs),
             incomplete: Vec::new(),
         };
         let names = rules().flat_map(|rule| &rule.ports).filter_map(named).collect();
@@ -281,6 +288,21 @@ impl<'c> Universe<'c> {
         }
     }
 
+    /// Whether two ends could have a connection, now or once somebody comes: who comes has addresses
+    /// of the families that pods have.
+    pub(crate) fn could_meet(&self, from: EndId, to: EndId) -> bool {
+        let fits = |one: EndId, other: EndId| {
+            !matches!(self.end(one), End::Nobody(_)) || self.families.meets(self.family(other))
+        };
+        self.family(from).meets(self.family(to)) && fits(from, to) && fits(to, from)
+    }
+
+    /// Whether these ends have addresses of all families that pods have.
+    fn cover_families(&self, ends: &[EndId]) -> bool {
+        let are_there = |family: &Family| ends.iter().any(|end| self.family(*end).meets(*family));
+        [Family::V4, Family::V6].iter().filter(|family| family.meets(self.families)).all(are_there)
+    }
+
     fn push(&mut self, end: End) -> EndId {
         let id = EndId(u32::try_from(self.ends.len()).unwrap_or(u32::MAX));
         self.ends.push(end);
@@ -368,19 +390,22 @@ impl<'c> Universe<'c> {
         for namespace in everywhere.iter().copied() {
             let selectors = lookers.pod_selectors.get(namespace).map_or(&[][..], Vec::as_slice);
             let signature = |labels: &Labels| selectors.iter().map(|s| s.matches(labels)).collect::<Vec<_>>();
-            let here = self.in_namespace(namespace).iter().filter_map(|id| self.labels(*id));
-            let runs: HashSet<Vec<bool>> = here.map(signature).collect();
+            let mut running: HashMap<Vec<bool>, Vec<EndId>> = HashMap::new();
+            for id in self.in_namespace(namespace) {
+                running.entry(self.labels(*id).map(signature).unwrap_or_default()).or_default().push(*id);
+            }
             let (cells, complete) = cells(LabelBox::default(), selectors, MOST_CELLS);
             if !complete {
                 self.incomplete.push(format!("namespace {namespace}"));
             }
             for cell in cells {
                 let labels = cell.witness();
-                if runs.contains(&signature(&labels)) {
+                let like = running.remove(&signature(&labels)).unwrap_or_default();
+                if self.cover_families(&like) {
                     continue;
                 }
-                let at = Where::Existing(namespace.to_owned());
-                let id = self.push(End::Nobody(Nobody { namespace: at, labels, described: cell.to_string() }));
+                let (at, described) = (Where::Existing(namespace.to_owned()), cell.to_string());
+                let id = self.push(End::Nobody(Nobody { namespace: at, labels, described, like }));
                 self.by_namespace.entry(namespace.to_owned()).or_default().push(id);
             }
         }
@@ -405,11 +430,23 @@ impl<'c> Universe<'c> {
             }
             for cell in cells {
                 let namespace = Where::New { labels: labels.clone(), described: described.clone() };
-                let nobody = Nobody { namespace, labels: cell.witness(), described: cell.to_string() };
+                let (labels, described) = (cell.witness(), cell.to_string());
+                let nobody = Nobody { namespace, labels, described, like: Vec::new() };
                 let id = self.push(End::Nobody(nobody));
                 self.in_new_namespaces.push(id);
             }
         }
+    }
+}
+
+/// The families of addresses that pods have of their own.
+fn families_of(inputs: &[Input<'_>]) -> Family {
+    let ends = inputs.iter().flat_map(|input| input.cluster.ends());
+    let addresses: Vec<IpAddr> = ends.filter(|pod| !pod.host_network).flat_map(|pod| pod.addresses.clone()).collect();
+    match (addresses.iter().any(IpAddr::is_ipv4), addresses.iter().any(IpAddr::is_ipv6)) {
+        (true, false) => Family::V4,
+        (false, true) => Family::V6,
+        (true, true) | (false, false) => Family::Both,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     reach::{Reach, Unlike},
     sets::{SetId, Sets},
-    universe::{EndId, Input, Universe},
+    universe::{End, EndId, Input, Nobody, Universe},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ pub(super) fn compare(old: Input<'_>, new: Input<'_>) -> Diff {
     let sets = Sets::default();
     let reaches = [Reach::new(&universe, 0, &sets), Reach::new(&universe, 1, &sets)];
     let (members, by_end) = members(&universe);
-    let comparison = Comparison { reaches: &reaches, sets: &sets, members: &members };
+    let comparison = Comparison { universe: &universe, reaches: &reaches, sets: &sets, members: &members };
     let unlike = Unlike::of(&reaches[0], &reaches[1]);
     let mut causes = Causes::new(&universe, &reaches, &sets);
     let moved: Vec<usize> = (0..members.len()).filter(|number| members[*number].moved()).collect();
@@ -83,6 +83,7 @@ struct Found {
 }
 
 struct Comparison<'a, 'u, 'c> {
+    universe: &'u Universe<'c>,
     reaches: &'a [Reach<'u, 'c>; 2],
     sets: &'u Sets,
     members: &'a [Member],
@@ -126,8 +127,37 @@ impl Comparison<'_, '_, '_> {
         }
     }
 
-    /// What may pass at these ends only in NEW, and only in OLD.
+    /// What is told of these ends as may pass only in NEW, and only in OLD. Nobody who is like pods that run tells
+    /// only what these do not.
     fn delta(&self, from: EndId, to: EndId) -> [SetId; 2] {
+        if !self.universe.could_meet(from, to) {
+            return NOTHING;
+        }
+        let [mut opened, mut closed] = self.changed(from, to);
+        let (clients, servers) = (self.like(from), self.like(to));
+        let by_clients = clients.iter().map(|client| (*client, to));
+        let by_servers = servers.iter().map(|server| (from, *server));
+        let by_both = clients.iter().flat_map(|client| servers.iter().map(move |server| (*client, *server)));
+        for (client, server) in by_clients.chain(by_servers).chain(by_both) {
+            if [opened, closed] == NOTHING {
+                break;
+            }
+            let told = self.changed(client, server);
+            [opened, closed] = [self.sets.minus(opened, told[0]), self.sets.minus(closed, told[1])];
+        }
+        [opened, closed]
+    }
+
+    /// The pods that run and are like nobody.
+    fn like(&self, end: EndId) -> &[EndId] {
+        match self.universe.end(end) {
+            End::Nobody(Nobody { like, .. }) => like,
+            End::Pods(_) | End::Block(_) => &[],
+        }
+    }
+
+    /// What may pass at these ends only in NEW, and only in OLD.
+    fn changed(&self, from: EndId, to: EndId) -> [SetId; 2] {
         let [old, new] = [self.reaches[0].allowed(from, to), self.reaches[1].allowed(from, to)];
         [self.sets.minus(new, old), self.sets.minus(old, new)]
     }
@@ -156,7 +186,7 @@ impl Comparison<'_, '_, '_> {
         let mut all: Option<Reached> = None;
         for client in &self.members[from].ends[input] {
             for server in &self.members[to].ends[input] {
-                if !self.reaches[input].can_meet(*client, *server) {
+                if !self.reaches[input].can_meet(*client, *server) || !self.universe.could_meet(*client, *server) {
                     continue;
                 }
                 let open = self.reaches[input].allowed(*client, *server);

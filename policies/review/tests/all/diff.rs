@@ -157,3 +157,34 @@ fn running_pods_and_their_template_are_compared_at_the_same_addresses() {
     let diff = compared(parsed(&format!("{template}---\n{pod}")), parsed(template));
     assert!(diff.is_empty(), "{}", diff::lines(&diff).join("\n"));
 }
+
+/// What opens with a rule to these addresses for pods of `app: web`, which run at an IPv4 address alone.
+fn opened_to(cidr: &str, other_pod: &str) -> Vec<String> {
+    let pod = |name: &str, ips: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\nspec: \
+             {{containers: [{{name: c}}]}}\nstatus: {{phase: Running, podIPs: [{ips}]}}\n---\n"
+        )
+    };
+    let policy = |rules: &str| {
+        let (web, other) = (pod("web", "{ip: 10.1.0.1}"), pod("other", other_pod));
+        parsed(&format!(
+            "{web}{other}apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: web, namespace: \
+             shop}}\nspec: {{podSelector: {{matchLabels: {{app: web}}}}, policyTypes: [Egress], egress: [{rules}]}}\n"
+        ))
+    };
+    let diff = compared(policy(""), policy(&format!("{{to: [{{ipBlock: {{cidr: {cidr:?}}}}}]}}")));
+    diff.rows().iter().map(|row| format!("{} -> {}", diff.from(row), diff.to(row))).collect()
+}
+
+#[test]
+fn whoever_comes_is_compared_over_each_family_that_the_cluster_has() {
+    // A new pod of these labels would have an IPv6 address too, which no pod of them has today.
+    let both = "{ip: 10.1.0.2}, {ip: \"2001:db8::2\"}";
+    assert_eq!(opened_to("fd00::/8", both), ["(new pods with app=web in shop) -> fd00::/8"]);
+    // What those that run may do too is told of them alone.
+    assert_eq!(opened_to("192.0.2.0/24", both), ["shop/Pod/web -> 192.0.2.0/24"]);
+    // Where no pod has an IPv6 address, none will come with one.
+    assert_eq!(opened_to("fd00::/8", "{ip: 10.1.0.2}"), [""; 0]);
+    assert_eq!(opened_to("192.0.2.0/24", "{ip: 10.1.0.2}"), ["shop/Pod/web -> 192.0.2.0/24"]);
+}

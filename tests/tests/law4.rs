@@ -44,6 +44,7 @@ const PEERS: [&str; 10] = [
 ];
 /// Peers at whose addresses some ports lead to Services, by identity: one of each family.
 const FRONTENDS: [u32; 2] = [5, 9];
+const SERVICE_PORTS: [(u8, u16); 5] = [(TCP, 1), (TCP, 80), (TCP, 8080), (UDP, 53), (SCTP, 443)];
 const NODE: [&str; 2] = ["10.1.0.1", "fd00:1::1"];
 const SLOTS: u32 = 24;
 /// (feature, whether it was allowed) -> how often.
@@ -217,7 +218,7 @@ impl World {
             }
         }
         for identity in FRONTENDS {
-            for (protocol, port) in [(TCP, PORTS[0]), (TCP, PORTS[1]), (UDP, PORTS[0]), (SCTP, PORTS[2])] {
+            for (protocol, port) in SERVICE_PORTS {
                 let backends = self.random.one(&[abi::HAS_BACKENDS, abi::HAS_BACKENDS, abi::NO_BACKENDS]);
                 self.rig.rule(abi::frontend_key(identity | abi::FRONTENDS, protocol, port), backends)?;
             }
@@ -263,6 +264,13 @@ impl World {
             }
         }
         let mut rule = index * 1000;
+        for (identity, (protocol, port)) in FRONTENDS.iter().flat_map(|of| SERVICE_PORTS.map(|port| (of, port))) {
+            let says = self.random.one(&[0, rule + 1, abi::MIXED_BACKENDS, abi::OWN_BACKEND]);
+            if says != 0 {
+                let (identity, port) = (identity | abi::FRONTENDS, RulePort::Frontend(port));
+                self.rig.rule(rule_key(slot, identity, Direction::Outbound, protocol, port), says)?;
+            }
+        }
         for direction in [Direction::Inbound, Direction::Outbound] {
             for _ in 0..2 + self.random.below(30) {
                 rule += 1;
@@ -272,12 +280,6 @@ impl World {
                     self.random.one(&[1, 2, 3, 5, 6, 7, 9, 10, 20, 21, 22, 23])
                 };
                 let protocol = self.random.one(&[TCP, TCP, UDP, SCTP, abi::ALL_PROTOCOLS]);
-                if FRONTENDS.contains(&identity) && protocol != abi::ALL_PROTOCOLS {
-                    let port = RulePort::Frontend(self.random.one(&PORTS));
-                    let says = self.random.one(&[rule, abi::MIXED_BACKENDS, abi::OWN_BACKEND]);
-                    let identity = identity | abi::FRONTENDS;
-                    self.rig.rule(rule_key(slot, identity, Direction::Outbound, protocol, port), says)?;
-                }
                 let port = match self.random.below(3) {
                     0 => RulePort::Any,
                     _ if protocol == abi::ALL_PROTOCOLS => RulePort::Any,

@@ -6,6 +6,7 @@ mod cluster;
 mod demo;
 mod diff;
 mod ending;
+mod enforce;
 mod escape;
 mod files;
 mod flows;
@@ -54,6 +55,7 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Lint(typed) => lint::run(&typed),
         typed::Verb::Diff(typed) => diff::run(&typed),
         typed::Verb::Reach(typed) => reach::run(&typed),
+        typed::Verb::Enforce(typed) => enforce::run(&typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
     }

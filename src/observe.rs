@@ -40,7 +40,7 @@ pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
 }
 
 /// What this machine calls itself.
-fn this_machine() -> String {
+pub(crate) fn this_machine() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "localhost".to_owned(),

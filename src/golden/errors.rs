@@ -23,6 +23,10 @@ fn an_error_says_what_why_and_what_to_try() {
         "observe --pcap not.pcap --log log2",
         "observe --pcap shop.pcap --log cluster.yaml",
         "observe --interface nowhere0 --log log2",
+        "enforce --cluster nowhere --log log2",
+        "enforce --cluster not.yaml --log log2",
+        "enforce --cluster cluster.yaml --node node-9 --log log2",
+        "enforce --cluster cluster.yaml --node node-1 --log cluster.yaml",
     ];
     let mut all = String::new();
     for words in cases {
@@ -58,6 +62,14 @@ podfence: cannot make the folder cluster.yaml/cluster=default; Not a directory (
 $ podfence observe --interface nowhere0 --log log2
 watching nowhere0 until Ctrl-C
 podfence: cannot capture on interface nowhere0: No such device exists; `ip link` lists interfaces, and capturing needs root or CAP_NET_RAW
+$ podfence enforce --cluster nowhere --log log2
+podfence: nowhere: cannot be read; No such file or directory (os error 2); give a file, a folder of .yaml, .yml or .json files, or - for standard input
+$ podfence enforce --cluster not.yaml --log log2
+podfence: not.yaml:1: not readable as YAML: unclosed bracket '['; give Kubernetes objects in YAML or JSON, as `kubectl get -o yaml` prints them
+$ podfence enforce --cluster cluster.yaml --node node-9 --log log2
+podfence: node node-9 is not in the cluster: no Node and no pod's spec.nodeName has this name, its nodes are node-1; name this machine's node with --node NAME
+$ podfence enforce --cluster cluster.yaml --node node-1 --log cluster.yaml
+podfence: cannot make the folder cluster.yaml/cluster=default; Not a directory (os error 20); check that the folder is there, is a folder and can be written
 "#);
 }
 

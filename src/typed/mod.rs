@@ -1,6 +1,7 @@
 //! What was typed. These types hold words and their help; what they mean is each verb's own business.
 
 mod diff;
+mod enforce;
 mod flows;
 mod lab;
 mod learning;
@@ -11,6 +12,7 @@ mod replay;
 mod why;
 
 pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
+pub(crate) use enforce::{Enforce, UnknownPod};
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
@@ -53,6 +55,7 @@ pub(crate) enum Verb {
     Why(Why),
     Replay(Replay),
     Lint(Lint),
+    Enforce(Box<Enforce>),
     Completion(Completion),
     Man(Man),
 }

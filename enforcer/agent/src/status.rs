@@ -6,6 +6,15 @@ use model::ledger::Ledger;
 use std::{collections::BTreeMap, sync::Arc};
 use verdict::Mode;
 
+/// A mode as the label has it.
+pub const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Learn => "learn",
+        Mode::Audit => "audit",
+        Mode::Enforce => "enforce",
+    }
+}
+
 /// What an update did.
 #[derive(Debug, Default)]
 pub struct Update {

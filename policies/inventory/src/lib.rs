@@ -103,8 +103,8 @@ fn read_path(path: &Path, left: &mut u64, reader: &mut Reader, found: Found<'_>)
     })
 }
 
-/// The files a path means: itself, or those of a folder in the order of their names.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The files a path means: itself, or those of a folder (recursively, without hidden ones) in the order of their names.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     if path == Path::new(STDIN) || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

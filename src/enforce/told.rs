@@ -1,0 +1,70 @@
+//! What a person who watches the process reads of it, on standard error: a line for each update, and one for each thing
+//! that is wrong when it becomes so.
+
+use crate::escape::printable;
+use agent::{Update, mode_name};
+use std::collections::{BTreeMap, BTreeSet};
+use verdict::Mode;
+
+/// What was said is not said again until it went and came back.
+#[derive(Default)]
+pub(crate) struct Told(BTreeSet<String>);
+
+impl Told {
+    /// One line for the update, and one for each pod, link and object about which something is to be said for the first
+    /// time.
+    pub(crate) fn update(&mut self, from: &str, update: &Update) {
+        tracing::info!("{}", printable(&summary(from, update)));
+        let problems: BTreeSet<String> = problems(update).collect();
+        for problem in problems.difference(&self.0) {
+            tracing::warn!("{}", printable(problem));
+        }
+        self.0 = problems;
+    }
+}
+
+fn summary(from: &str, update: &Update) -> String {
+    let mut by_mode: BTreeMap<Mode, usize> = BTreeMap::new();
+    for mode in update.covered.values() {
+        *by_mode.entry(*mode).or_default() += 1;
+    }
+    let modes: Vec<String> = by_mode.iter().map(|(mode, pods)| format!("{pods} {}", mode_name(*mode))).collect();
+    let modes = if modes.is_empty() { String::new() } else { format!(" ({})", modes.join(", ")) };
+    format!(
+        "{from}: pods covered: {}{modes}, not covered: {}; written: endpoints {}, identities {}, slots {}",
+        update.covered.len(),
+        update.not_covered.len(),
+        update.endpoints,
+        update.identities,
+        update.slots
+    )
+}
+
+fn problems(update: &Update) -> impl Iterator<Item = String> {
+    let pods = update.not_covered.iter().map(|pod| format!("pod {} is not covered: {}", pod.pod, pod.why));
+    let links = update.uncovered_links.iter().map(|link| format!("link {} leads to no pod: {}", link.name, link.why));
+    pods.chain(links).chain(update.warnings.iter().map(ToString::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent::NotCovered;
+
+    #[test]
+    fn an_update_is_one_line_and_a_problem_another() {
+        let update = Update {
+            endpoints: 2,
+            identities: 5,
+            slots: 1,
+            covered: [("a/x".into(), Mode::Enforce), ("a/y".into(), Mode::Learn), ("a/z".into(), Mode::Enforce)].into(),
+            not_covered: vec![NotCovered { pod: "a/w".into(), why: "no link leads to it".to_owned() }],
+            ..Update::default()
+        };
+        assert_eq!(
+            summary("cluster", &update),
+            "cluster: pods covered: 3 (2 enforce, 1 learn), not covered: 1; written: endpoints 2, identities 5, slots 1"
+        );
+        assert_eq!(problems(&update).collect::<Vec<_>>(), ["pod a/w is not covered: no link leads to it"]);
+    }
+}

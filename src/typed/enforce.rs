@@ -1,0 +1,61 @@
+//! The words of `enforce`.
+
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Enforce a folder of manifests on this node, without Kubernetes.
+///
+/// Reads the cluster's objects from files (pods, namespaces, nodes, NetworkPolicies, workloads), binds this node's veths
+/// to its pods by the addresses in the pods' status, and judges every packet that crosses them by these policies. When a
+/// file changes, the policies change, all at once at each pod. Files that cannot be read leave everything as it was, and
+/// say so.
+///
+/// What is done about a denial is the mode, a label `podfence.dev/mode: learn | audit | enforce` on a namespace or, only
+/// to strengthen it, on a workload. Every flow goes into the flow log, of which at most 4 GiB and 30 days are kept.
+///
+/// It runs until Ctrl-C or SIGTERM. Needs root, or BPF, NET_ADMIN and PERFMON.
+#[derive(Debug, Args)]
+#[command(after_help = "For example: podfence enforce --cluster /etc/podfence/cluster --node $(hostname)")]
+pub(crate) struct Enforce {
+    /// The cluster's objects: a folder of .yaml, .yml and .json files, or a file; watched for changes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cluster: PathBuf,
+    /// This node's name in spec.nodeName of its pods [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// The folder of the flow log; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/podfence/log")]
+    pub(crate) log: PathBuf,
+    /// The mode where no label says another: learn, audit or enforce
+    #[arg(long, value_name = "MODE", default_value = "learn")]
+    pub(crate) default_mode: model::cluster::Mode,
+    /// What packets of a veth get whose pod is not known
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = UnknownPod::Pass)]
+    pub(crate) unknown_pod: UnknownPod,
+    /// Pin the program's links in this folder of a bpffs; without it, all of it ends with this process
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bpffs: Option<PathBuf>,
+    /// The node's network namespace, a file under /run/netns or /proc/PID/ns/net [default: this one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) netns: Option<PathBuf>,
+    /// Connections the node's table holds [default: as the kernel program says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: Option<u32>,
+    /// Half-open connections one pod may hold
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub(crate) half_open_of_pod: u64,
+    /// Established connections one pod may hold
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    pub(crate) established_of_pod: u64,
+    /// Denied connections remembered of one pod
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub(crate) denied_of_pod: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnknownPod {
+    /// They pass, counted
+    Pass,
+    /// They are dropped
+    Deny,
+}

@@ -7,7 +7,7 @@ use datapath::{Datapath, Link, Options, TestInput, UnknownPod};
 use flow::{Address, Direction};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::{
-    Effect, Hook, Limits, Mode, Sheet, Sockets, Tables, Verdict,
+    Effect, Hook, Limits, Mode, Sheet, Sockets, Standing, Tables, Verdict,
     abi::{self, ConnectionKey, ConnectionRecord, EndpointRecord, RuleKey},
     decide, effect,
     memory::Memory,
@@ -36,6 +36,8 @@ pub struct Entrance {
     pub direction: Direction,
     /// The interface it came in by; 0: the node made it.
     pub ingress_ifindex: u32,
+    /// How many packets of the wire it stands for (GSO); over a wire it is always one.
+    pub segments: u32,
 }
 
 /// Both deciders.
@@ -56,7 +58,7 @@ pub struct Rig {
 impl Rig {
     /// Loads the program with the test clock and these bounds.
     pub fn new(limits: Limits, connections: u32) -> Result<Self, datapath::Error> {
-        let input = TestInput { now: 1_000_000_000_000, sockets: Sockets::None };
+        let input = TestInput { now: 1_000_000_000_000, sockets: Sockets::None, standing: Standing::Revoked };
         let options = Options {
             test: Some(input),
             limits,
@@ -156,6 +158,13 @@ impl Rig {
         self.kernel.set_test(self.input)
     }
 
+    /// What becomes of connections that policy no longer allows, from now on.
+    pub fn standing(&mut self, standing: Standing) -> Result<(), datapath::Error> {
+        self.input.standing = standing;
+        self.memory.standing.set(standing);
+        self.kernel.set_test(self.input)
+    }
+
     /// Takes every connection out of both.
     pub fn clear(&mut self) -> Result<(), datapath::Error> {
         let (sweep, tables) = self.kernel.sweep();
@@ -170,6 +179,7 @@ impl Rig {
         let mut context = [0u8; 192];
         context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
         context[40..44].copy_from_slice(&at.ifindex.to_ne_bytes());
+        context[164..168].copy_from_slice(&at.segments.to_ne_bytes());
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat: 1, ..TestRunOptions::new() };
         let program = self.kernel.program(at.direction).map_err(|e| e.to_string())?;
@@ -197,7 +207,7 @@ impl Rig {
         linear: usize,
     ) -> Result<Option<Outcome>, String> {
         let ingress_ifindex = if direction == Direction::Inbound { wire.far_ifindex } else { wire.ifindex };
-        let at = Entrance { ifindex: wire.ifindex, direction, ingress_ifindex };
+        let at = Entrance { ifindex: wire.ifindex, direction, ingress_ifindex, segments: 1 };
         let judged = Wire::as_judged(frame);
         // Judged first here, as only then it is known whether something will arrive.
         let outcome = self.expected(at, &judged);
@@ -232,6 +242,7 @@ impl Rig {
             direction: at.direction,
             ifindex: at.ifindex,
             ingress_ifindex: at.ingress_ifindex,
+            segments: at.segments,
             now: self.input.now,
         };
         let verdict = match flow::parse(frame) {

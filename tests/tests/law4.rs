@@ -16,11 +16,11 @@ use tests::{
     wire::{ETHERNET, Wire},
 };
 use verdict::{
-    Limits, Mode, Reason, Sockets,
+    Limits, Mode, Reason, Sockets, Standing,
     abi::{self, ANYONE, RulePort, endpoint_word, rule_key},
 };
 
-const PACKETS: u64 = 150_000;
+const PACKETS: u64 = 1_000_000;
 const PACKETS_OVER_TAP: u64 = 60_000;
 const LIMITS: Limits = Limits { half_open: 40, established: 40, tombstones: 40 };
 /// Fewer than the shares of two endpoints together, so that the table itself fills up.
@@ -180,7 +180,9 @@ impl World {
                 2 => {
                     let answer = self.random.one(&[Sockets::None, Sockets::Client, Sockets::Server]);
                     self.rig.sockets(answer).expect("the sockets");
-                    self.trace.push(format!("sockets {answer:?}"));
+                    let standing = self.random.one(&[Standing::Revoked, Standing::Kept]);
+                    self.rig.standing(standing).expect("the setting");
+                    self.trace.push(format!("sockets {answer:?}, standing {standing:?}"));
                 }
                 3..=25 => self.conversation(),
                 _ => self.noise(),
@@ -346,7 +348,8 @@ impl World {
                 features.push("ipv6");
             }
             let ingress_ifindex = self.random.one(&[0, 0, 7, ifindex]);
-            let at = Entrance { ifindex, direction, ingress_ifindex };
+            let segments = if self.wires.is_none() { self.random.one(&[0, 1, 1, 2, 45]) } else { 1 };
+            let at = Entrance { ifindex, direction, ingress_ifindex, segments };
             self.put(at, &frame.bytes(), &features);
             self.recent.push(frame);
             if self.random.once_in(12) {
@@ -412,7 +415,7 @@ impl World {
         let from = if towards_pod { router } else { inner.destination };
         let direction = if towards_pod { Direction::Inbound } else { Direction::Outbound };
         let frame = error_about(&inner, from);
-        self.put(Entrance { ifindex, direction, ingress_ifindex: 7 }, &frame.bytes(), &["icmp-error"]);
+        self.put(Entrance { ifindex, direction, ingress_ifindex: 7, segments: 1 }, &frame.bytes(), &["icmp-error"]);
     }
 
     fn own_of(&self, address_of: Address) -> Option<u32> {
@@ -429,7 +432,8 @@ impl World {
         let peer = self.peer(v4);
         let direction = self.random.one(&[Direction::Inbound, Direction::Outbound]);
         let (from, to) = if direction == Direction::Inbound { (peer, own) } else { (own, peer) };
-        let at = Entrance { ifindex, direction, ingress_ifindex: self.random.one(&[0, 7, ifindex]) };
+        let ingress_ifindex = self.random.one(&[0, 7, ifindex]);
+        let at = Entrance { ifindex, direction, ingress_ifindex, segments: 1 };
         let port = self.random.one(&PORTS);
         let udp = Frame::new(from, to, UDP, transport(UDP, 40_001, port, 0, 40));
         match self.random.below(16) {
@@ -450,6 +454,8 @@ impl World {
                 let group = address(if v4 { self.random.one(&["224.0.0.251", "255.255.255.255"]) } else { "ff02::fb" });
                 let (source, at) = if direction == Direction::Inbound { (peer, at) } else { (own, at) };
                 self.put(at, &Frame::new(source, group, UDP, transport(UDP, 5353, port, 0, 9)).bytes(), &["group"]);
+                let dhcp = self.random.one(&[(67, 68), (547, 546), (68, 67)]);
+                self.put(at, &Frame::new(from, to, UDP, transport(UDP, dhcp.0, dhcp.1, 0, 9)).bytes(), &[]);
             }
             7 => {
                 let (from, to) = if direction == Direction::Inbound {

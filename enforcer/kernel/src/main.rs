@@ -43,12 +43,12 @@ pub fn floor(_ctx: TcContext) -> i32 {
 #[inline(always)]
 fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
-    let (ifindex, length) = unsafe { ((*skb).ifindex, (*skb).len) };
+    let (ifindex, length, segments) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_segs) };
     let Some(endpoint) = maps::endpoint_of(ifindex) else { return unknown_pod(skb, direction) };
     let Some(packet) = flow::brief(&Linear { skb }) else {
         return judge(skb, direction, endpoint, Looked::No);
     };
-    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, now: tables::now() };
+    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, segments, now: tables::now() };
     if verdict::established(&KernelTables { skb }, &hook, &packet).is_none() {
         return judge(skb, direction, endpoint, Looked::Yes);
     }
@@ -62,7 +62,9 @@ fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looke
     // SAFETY: the context is valid for the program's run.
     let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     let tables = KernelTables { skb };
-    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, now: tables::now() };
+    // SAFETY: the context is valid for the program's run.
+    let segments = unsafe { (*skb).gso_segs };
+    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, segments, now: tables::now() };
     let Some(desk) = maps::desk() else { return DROP };
     let (sheet, scratch) = desk.parts();
     let verdict = match read(skb, scratch, &mut sheet.packet) {
@@ -121,7 +123,7 @@ fn unknown_pod(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     let Some(desk) = maps::desk() else { return DROP };
-    let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex, now: tables::now() };
+    let hook = Hook { endpoint: u32::MAX, direction, ifindex, ingress_ifindex, segments: 1, now: tables::now() };
     let (sheet, scratch) = desk.parts();
     let _ = read(skb, scratch, &mut sheet.packet);
     sheet.word = 0;

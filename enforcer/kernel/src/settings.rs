@@ -1,7 +1,7 @@
 //! Settings that the loader writes before the program is verified: constants to the verifier.
 
 use aya_ebpf::Global;
-use verdict::{Limits, Mode};
+use verdict::{Limits, Mode, Standing};
 
 #[unsafe(no_mangle)]
 static TESTING: Global<u64> = Global::new(0);
@@ -13,6 +13,8 @@ static HALF_OPEN_LIMIT: Global<u64> = Global::new(4_096);
 static ESTABLISHED_LIMIT: Global<u64> = Global::new(65_536);
 #[unsafe(no_mangle)]
 static TOMBSTONE_LIMIT: Global<u64> = Global::new(4_096);
+#[unsafe(no_mangle)]
+static STANDING: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static EVENT_LIMIT: Global<u64> = Global::new(2_000);
 
@@ -36,6 +38,12 @@ pub fn limits() -> Limits {
         established: ESTABLISHED_LIMIT.load(),
         tombstones: TOMBSTONE_LIMIT.load(),
     }
+}
+
+/// What becomes of connections that policy no longer allows.
+#[inline(always)]
+pub fn standing() -> Standing {
+    if STANDING.load() == 1 { Standing::Kept } else { Standing::Revoked }
 }
 
 /// Events a CPU may make in `verdict::abi::EVENT_PERIOD`.

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
-    Limits, Node, Removed, Share, Sockets, Stored, Tables,
+    Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
@@ -29,10 +29,16 @@ pub struct KernelTables {
 #[inline(always)]
 pub fn now() -> Nanos {
     if settings::testing() {
-        return maps::TEST.get(0).map_or(0, |words| words[0]);
+        return test_word(0);
     }
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// A word of the test's input.
+#[inline(always)]
+fn test_word(index: usize) -> u64 {
+    maps::TEST.get(0).and_then(|words| words.get(index)).copied().unwrap_or(0)
 }
 
 /// `lock *(u64 *)(counter) += n`: exact where two CPUs meet.
@@ -151,6 +157,17 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn standing(&self) -> Standing {
+        if settings::testing() {
+            return match test_word(1) >> 8 {
+                1 => Standing::Kept,
+                _ => Standing::Revoked,
+            };
+        }
+        settings::standing()
+    }
+
+    #[inline(always)]
     fn in_use(&self, endpoint: u32, share: Share) -> u64 {
         let taken = maps::SHARES.get(endpoint).and_then(|words| words.get(share as usize)).copied();
         let returned = maps::RETURNED.get(endpoint).and_then(|words| words.get(share as usize)).copied();
@@ -194,7 +211,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn sockets(&self, endpoint: u32, from_peer: &FlowKey) -> Sockets {
         if settings::testing() {
-            return match maps::TEST.get(0).map_or(0, |words| words[1]) {
+            return match test_word(1) & 0xff {
                 1 => Sockets::Client,
                 2 => Sockets::Server,
                 _ => Sockets::None,

@@ -47,7 +47,8 @@ pub mod maps {
     pub const TOKENS: &str = "TOKENS";
     /// Ring buffer of [`super::EventRecord`].
     pub const EVENTS: &str = "EVENTS";
-    /// Array of one, read only when the global [`super::TEST_GLOBAL`] is 1: time, socket answer (`crate::Sockets`).
+    /// Array of one, read only when the global [`super::TEST_GLOBAL`] is 1: time, socket answer
+    /// (`crate::Sockets`) | what becomes of standing connections (`crate::Standing`) << 8.
     pub const TEST: &str = "TEST";
 }
 
@@ -61,6 +62,8 @@ pub const HALF_OPEN_GLOBAL: &str = "HALF_OPEN_LIMIT";
 pub const ESTABLISHED_GLOBAL: &str = "ESTABLISHED_LIMIT";
 /// Global (u64): tombstones an endpoint may hold.
 pub const TOMBSTONE_GLOBAL: &str = "TOMBSTONE_LIMIT";
+/// Global (u64): what becomes of connections that policy no longer allows, as a number of [`crate::Standing`].
+pub const STANDING_GLOBAL: &str = "STANDING";
 /// Global (u64): events a CPU may make in [`EVENT_PERIOD`].
 pub const EVENT_GLOBAL: &str = "EVENT_LIMIT";
 /// The period of the event token bucket.

@@ -7,14 +7,14 @@ use crate::{
     Admission, Evidence, Phase, Reason, Share, Staged, State, Tables, Verdict,
     abi::{ConnectionKey, connection_key, epoch_of, word},
     connection::lifetime,
-    entry::{advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
+    entry::{Size, advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
     policy::{Asked, judge},
     sheet::{Hook, Sheet, situation},
     special::{NOT_OWN, own_index, own_of, special},
-    tables::{Node, Sockets},
+    tables::{Node, Sockets, Standing},
     word::{NOT_YET, plain},
 };
-use flow::{Address, Brief, Direction, FlowKey, Fragment, Kind, Packet, TCP, tcp};
+use flow::{Address, Brief, Direction, FlowKey, Fragment, Kind, Packet, TCP, UDP, tcp};
 
 /// Whether [`established`] was asked about the packet on the sheet before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +59,7 @@ fn standing<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, packet: &Br
     if !usual {
         return None;
     }
-    meter(tables, &entry, hook, packet.ip_length);
+    meter(tables, &entry, hook, Size { ip_length: packet.ip_length, headers: packet.headers });
     Some(of_entry(&entry, state, Reason::Established))
 }
 
@@ -93,7 +93,12 @@ pub fn decide_after<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet, looke
             tables,
             hook,
             &sheet.key,
-            &Brief { key: packet.key, tcp_flags: packet.tcp_flags, ip_length: packet.ip_length },
+            &Brief {
+                key: packet.key,
+                tcp_flags: packet.tcp_flags,
+                ip_length: packet.ip_length,
+                headers: packet.headers,
+            },
         )
     {
         return verdict;
@@ -126,6 +131,9 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     sheet.state = 0;
     sheet.evidence = Evidence::None as u64;
     sheet.situation = situation::GROUP;
+    if outbound && answers_dhcp(&sheet.packet.key) {
+        return plain(Reason::DhcpServer).0;
+    }
     if own_of(&sheet.key) == NOT_OWN {
         let destination = sheet.packet.key.destination;
         if outbound {
@@ -153,6 +161,12 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     let port = if opened as u8 == hook.direction as u8 { k.destination_port } else { k.source_port };
     sheet.asked = Asked { endpoint: hook.endpoint, opened, protocol: k.protocol, port, peer };
     NOT_YET
+}
+
+/// From a DHCP server's port to a client's: RFC 2131 (4.1) and RFC 8415 (7.2).
+#[inline(always)]
+const fn answers_dhcp(k: &FlowKey) -> bool {
+    k.protocol == UDP && matches!((k.source_port, k.destination_port), (67, 68) | (547, 546))
 }
 
 /// What an entry says of the packet: a verdict, or [`NOT_YET`] with state and situation on the sheet.
@@ -188,7 +202,7 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         sheet.situation = situation::AGAIN;
         return NOT_YET;
     }
-    meter(tables, &entry, hook, packet.ip_length);
+    meter(tables, &entry, hook, Size::of(packet));
     if advance(tables, hook, packet, &entry) {
         of_entry(&entry, state, Reason::Established).0
     } else {
@@ -255,19 +269,22 @@ fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
     }
     let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
     let epoch = epoch_of(sheet.word);
-    if !verdict.allows() {
+    if !verdict.allows() && (opens || matches!(tables.standing(), Standing::Revoked)) {
         return revoke(tables, hook, packet, &entry, state.with_epoch(epoch), verdict).0;
     }
     if same_way {
         entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
         entry[word::RULES].set(verdict.rules());
     }
-    meter(tables, &entry, hook, packet.ip_length);
+    meter(tables, &entry, hook, Size::of(packet));
     if opens {
         return verdict.0;
     }
     if !advance(tables, hook, packet, &entry) {
         return plain(Reason::EstablishedFull).0;
+    }
+    if !verdict.allows() {
+        return verdict.with_reason(Reason::Kept).without_rule().as_news().0;
     }
     verdict.with_reason(Reason::Rejudged).as_news().0
 }

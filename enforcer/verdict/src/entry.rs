@@ -36,7 +36,7 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
             // A tombstone is here already; what else is live is revoked, not entered.
             entry[word::STATE].set(state.0);
             entry[word::RULES].set(verdict.rules());
-            meter(tables, &entry, hook, packet.ip_length);
+            meter(tables, &entry, hook, Size::of(packet));
             return if is_quiet(&entry, hook.now) { verdict.as_news().0 } else { verdict.0 };
         }
         retire(tables, hook, &sheet.key, &entry);
@@ -55,16 +55,16 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
     if tombstone {
         signs |= (hook.now >> 20 & 0xffff_ffff) << 32;
     }
-    let bytes = u64::from(packet.ip_length);
+    let (packets, bytes) = Size::of(packet).on_the_wire(hook);
     let inbound = u64::from(matches!(hook.direction, Direction::Inbound));
     let record: ConnectionRecord = [
         state.0,
         hook.now,
         verdict.rules(),
         hook.now,
-        inbound,
+        inbound * packets,
         inbound * bytes,
-        1 - inbound,
+        (1 - inbound) * packets,
         (1 - inbound) * bytes,
         signs,
     ];
@@ -101,7 +101,7 @@ pub(crate) fn standing_denial<T: Tables>(
     state: State,
 ) -> Verdict {
     let last_seen = entry[word::LAST_SEEN].get();
-    meter(tables, entry, hook, packet.ip_length);
+    meter(tables, entry, hook, Size::of(packet));
     if state.opened() as u8 != hook.direction as u8 {
         entry[word::LAST_SEEN].set(last_seen);
     }
@@ -139,20 +139,42 @@ pub(crate) fn revoke<T: Tables>(
     entry[word::RULES].set(verdict.rules());
     let signs = entry[word::SIGNS].get();
     entry[word::SIGNS].set(signs & 0xffff_ffff | (hook.now >> 20 & 0xffff_ffff) << 32);
-    meter(tables, entry, hook, packet.ip_length);
+    meter(tables, entry, hook, Size::of(packet));
     verdict.as_news()
+}
+
+/// How long a packet is, and how much of it is headers.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) ip_length: u32,
+    pub(crate) headers: u32,
+}
+
+impl Size {
+    #[inline(always)]
+    pub(crate) const fn of(packet: &Packet) -> Self {
+        Self { ip_length: packet.ip_length, headers: packet.headers }
+    }
+
+    /// Packets and bytes on the wire: each segment has the headers.
+    #[inline(always)]
+    const fn on_the_wire(self, hook: &Hook) -> (u64, u64) {
+        let more = (hook.segments as u64).saturating_sub(1);
+        (1 + more, self.ip_length as u64 + more * self.headers as u64)
+    }
 }
 
 /// Counts the packet in its entry.
 #[inline(always)]
-pub(crate) fn meter<T: Tables>(tables: &T, entry: &[Cell<u64>; 9], hook: &Hook, ip_length: u32) {
+pub(crate) fn meter<T: Tables>(tables: &T, entry: &[Cell<u64>; 9], hook: &Hook, size: Size) {
     entry[word::LAST_SEEN].set(hook.now);
+    let (more_packets, more_bytes) = size.on_the_wire(hook);
     let (packets, bytes) = match hook.direction {
         Direction::Inbound => (&entry[word::PACKETS_IN], &entry[word::BYTES_IN]),
         Direction::Outbound => (&entry[word::PACKETS_OUT], &entry[word::BYTES_OUT]),
     };
-    tables.add(packets, 1);
-    tables.add(bytes, u64::from(ip_length));
+    tables.add(packets, more_packets);
+    tables.add(bytes, more_bytes);
 }
 
 #[inline(always)]

@@ -26,5 +26,5 @@ pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
 pub use sheet::{Hook, Sheet};
-pub use tables::{Limits, Node, Removed, Sockets, Stored, Tables};
+pub use tables::{Limits, Node, Removed, Sockets, Standing, Stored, Tables};
 pub use word::{News, Verdict, refuse, unknown_pod};

@@ -4,7 +4,7 @@
 extern crate std;
 
 use crate::{
-    Limits, Node, Removed, Share, Sockets, Stored, Tables,
+    Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{
         ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, OWN_ADDRESSES,
         PORT_PREFIX, RuleKey, port_key,
@@ -40,6 +40,8 @@ pub struct Memory {
     pub shares: RefCell<HashMap<u32, [u64; 3]>>,
     /// The limits of the shares.
     pub limits: Cell<Limits>,
+    /// What becomes of connections that policy no longer allows.
+    pub standing: Cell<Standing>,
     /// First fragments' ports.
     pub fragments: RefCell<HashMap<FragmentRecordKey, u32>>,
     /// Neighbour discovery buckets.
@@ -63,6 +65,7 @@ impl Default for Memory {
             capacity: Cell::new(usize::MAX),
             shares: RefCell::default(),
             limits: Cell::new(Limits { half_open: 4096, established: 65536, tombstones: 4096 }),
+            standing: Cell::default(),
             fragments: RefCell::default(),
             rates: RefCell::default(),
             sockets: Cell::new(Sockets::None),
@@ -175,6 +178,10 @@ impl Tables for Memory {
 
     fn limits(&self) -> Limits {
         self.limits.get()
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing.get()
     }
 
     fn in_use(&self, endpoint: u32, share: Share) -> u64 {

@@ -89,6 +89,8 @@ reasons! {
     ServiceMixed = 27, "service-backends-mixed";
     /// To a Service without backends.
     ServiceNoBackends = 28, "service-without-backends";
+    /// An answer of a DHCP server (RFC 2131, RFC 8415) from the pod.
+    DhcpServer = 29, "dhcp-server";
     /// Belongs to an allowed connection.
     Established = 32, "established";
     /// A rule allows it.
@@ -111,6 +113,8 @@ reasons! {
     Arp = 41, "arp";
     /// IPv6 neighbour discovery or multicast listener discovery.
     NeighborDiscovery = 42, "neighbor-discovery";
+    /// A standing connection that policy no longer allows, and the operator keeps.
+    Kept = 43, "kept";
 }
 
 impl Reason {

@@ -17,6 +17,8 @@ pub struct Hook {
     pub ifindex: u32,
     /// The interface the node received it on; 0 when the node made it.
     pub ingress_ifindex: u32,
+    /// How many packets of the wire this one stands for (GSO); 0 and 1 are one.
+    pub segments: u32,
     /// The coarse monotonic clock.
     pub now: Nanos,
 }

@@ -40,6 +40,17 @@ pub struct Limits {
     pub tombstones: u64,
 }
 
+/// What becomes of a standing connection that policy no longer allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Standing {
+    /// It is revoked at its next packet.
+    #[default]
+    Revoked = 0,
+    /// It goes on until it ends; only openings are denied.
+    Kept = 1,
+}
+
 /// What became of a new entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stored {
@@ -93,6 +104,8 @@ pub trait Tables {
 
     /// The limits of the shares.
     fn limits(&self) -> Limits;
+    /// What becomes of connections that policy no longer allows: the operator's choice.
+    fn standing(&self) -> Standing;
     /// Entries of the endpoint in a share now.
     fn in_use(&self, endpoint: u32, share: Share) -> u64;
     /// One more in a share.

@@ -18,6 +18,8 @@ pub struct Brief {
     pub tcp_flags: u8,
     /// IP header and all behind it, in bytes, as the IP header says.
     pub ip_length: u32,
+    /// How much of that is headers, TCP's or UDP's included.
+    pub headers: u32,
 }
 
 /// Where the IP header stands in an Ethernet frame without tags.
@@ -61,23 +63,25 @@ fn transport<const AT: usize, P: PacketBytes + ?Sized>(
     source: Address,
     destination: Address,
 ) -> Option<Brief> {
-    let (h, tcp_flags) = match protocol {
+    let (h, tcp_flags, own) = match protocol {
         TCP => {
             let h: [u8; 20] = packet.read(AT)?;
             if payload < 20 || h[12] >> 4 < 5 {
                 return None;
             }
-            ([h[0], h[1], h[2], h[3]], h[13])
+            ([h[0], h[1], h[2], h[3]], h[13], u32::from(h[12] >> 4) * 4)
         }
         UDP => {
             let h: [u8; 8] = packet.read(AT)?;
             if payload < 8 {
                 return None;
             }
-            ([h[0], h[1], h[2], h[3]], 0)
+            ([h[0], h[1], h[2], h[3]], 0, 8)
         }
         _ => return None,
     };
     let (source_port, destination_port) = (u16::from_be_bytes([h[0], h[1]]), u16::from_be_bytes([h[2], h[3]]));
-    Some(Brief { key: FlowKey { source, destination, source_port, destination_port, protocol }, tcp_flags, ip_length })
+    let key = FlowKey { source, destination, source_port, destination_port, protocol };
+    let headers = ip_length - payload.saturating_sub(own);
+    Some(Brief { key, tcp_flags, ip_length, headers })
 }

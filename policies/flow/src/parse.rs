@@ -125,6 +125,9 @@ pub struct Packet {
     pub fragment_id: u32,
     /// IP header and all behind it, in bytes, as the IP header says: right in a cut capture too.
     pub ip_length: u32,
+    /// How much of that is headers, up to and with TCP's or UDP's: what each segment repeats where one
+    /// packet stands for many (GSO). 0 for other protocols.
+    pub headers: u32,
     /// What the message is about: see [`Quoted`].
     pub quoted: Quoted,
 }
@@ -162,6 +165,7 @@ impl Packet {
         fragment: Fragment::Whole,
         fragment_id: 0,
         ip_length: 0,
+        headers: 0,
         quoted: Quoted { address: Address([0; 2]), source_port: 0, destination_port: 0, protocol: 0 },
     };
 
@@ -502,10 +506,12 @@ fn transport<P: PacketBytes + ?Sized>(
             }
             ports(&[h[0], h[1], h[2], h[3]], out);
             out.tcp_flags = h[13];
+            out.headers = headers(out.ip_length, end, offset + usize::from(h[12] >> 4) * 4);
         }
         UDP => {
             let h: [u8; 8] = read_before(packet, offset, end, cut)?;
             ports(&[h[0], h[1], h[2], h[3]], out);
+            out.headers = headers(out.ip_length, end, offset + 8);
         }
         SCTP => {
             let h: [u8; 16] = read_before(packet, offset, end, cut)?;
@@ -516,6 +522,12 @@ fn transport<P: PacketBytes + ?Sized>(
         _ => {}
     }
     Ok(())
+}
+
+/// The bytes before `payload` in a packet of this length that ends before `end`.
+#[inline(always)]
+const fn headers(ip_length: u32, end: usize, payload: usize) -> u32 {
+    ip_length.saturating_sub((end as u32).saturating_sub(payload as u32))
 }
 
 #[inline(always)]

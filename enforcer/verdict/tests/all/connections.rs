@@ -1,7 +1,7 @@
 //! What stands: tombstones, changes of policy, adoption, shares, ends, errors about it.
 
 use crate::pod::*;
-use verdict::{Reason::*, Share, Sockets, abi::word};
+use verdict::{Reason::*, Share, Sockets, Standing, abi::word};
 
 #[test]
 fn a_denial_leaves_a_tombstone_and_its_reply_is_denied_too() {
@@ -258,4 +258,35 @@ fn open(pod: &Pod) {
         (Established, tcp(WEB, CLIENT, SYN | ACK)),
         (Established, tcp(CLIENT, WEB, ACK)),
     ]);
+}
+
+#[test]
+fn what_the_operator_keeps_goes_on_until_it_ends() {
+    let pod = Pod::enforcing();
+    pod.memory.standing.set(Standing::Kept);
+    pod.judges(&[(AllowedByRule, tcp(CLIENT, WEB, SYN)), (Established, tcp(WEB, CLIENT, SYN | ACK))]);
+    pod.judges(&[(Established, tcp(CLIENT, WEB, ACK))]);
+    pod.publish(CLOSED, NOTHING);
+    pod.judges(&[
+        (Kept, tcp(WEB, CLIENT, ACK)),
+        (Established, tcp(CLIENT, WEB, ACK)),
+        // Openings go to policy, also the same one again.
+        (NoRule, tcp("10.2.0.7:40001", WEB, SYN)),
+        (Revoked, tcp(CLIENT, WEB, SYN)),
+        (StandingDenial, tcp(CLIENT, WEB, ACK)),
+    ]);
+}
+
+#[test]
+fn segments_are_counted_as_they_go_over_the_wire() {
+    let pod = Pod::enforcing();
+    pod.judges(&[(AllowedByRule, tcp(CLIENT, WEB, SYN)), (Established, tcp(WEB, CLIENT, SYN | ACK))]);
+    pod.judges(&[(Established, tcp(CLIENT, WEB, ACK))]);
+    let before = pod.counted();
+    let mut segments = tcp(CLIENT, WEB, ACK);
+    (segments.packet.ip_length, segments.packet.headers) = (20 + 32 + 3 * 1000, 52);
+    pod.segments.set(3);
+    pod.judges(&[(Established, segments)]);
+    let after = pod.counted();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (3, 3 * 1052));
 }

@@ -10,7 +10,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use std::{cell::RefCell, collections::BTreeSet};
-use verdict::{Effect, Mode, Reason, Sockets, effect};
+use verdict::{Effect, Mode, Reason, Sockets, Standing, effect};
 
 /// What happens to the pod.
 #[derive(Clone, Debug)]
@@ -23,6 +23,7 @@ enum Event {
     Sockets(Sockets),
     ComingFrom(u32),
     Limits(u64),
+    Standing(Standing),
 }
 
 #[test]
@@ -102,6 +103,7 @@ fn happen(pod: &Pod, event: &Event) {
         Event::Wait(seconds) => pod.wait(*seconds),
         Event::Sockets(answer) => pod.memory.sockets.set(*answer),
         Event::ComingFrom(ifindex) => pod.coming_from(*ifindex),
+        Event::Standing(standing) => pod.memory.standing.set(*standing),
         Event::Limits(share) => {
             pod.limits(*share, *share, *share);
             pod.memory.capacity.set(*share as usize * 2);
@@ -119,6 +121,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => select(vec![Sockets::None, Sockets::Client, Sockets::Server]).prop_map(Event::Sockets),
         1 => select(vec![0, LINK, 99]).prop_map(Event::ComingFrom),
         1 => select(vec![1u64, 3, 3, 100]).prop_map(Event::Limits),
+        1 => select(vec![Standing::Revoked, Standing::Kept]).prop_map(Event::Standing),
         1 => Just(Event::Unpublish),
     ]
 }
@@ -135,6 +138,7 @@ fn packet() -> impl Strategy<Value = Sent> {
         match protocol {
             0..3 => tcp(from, to, flags),
             3 => udp(from, to),
+            4 if out => [udp("10.1.0.2:67", "10.9.9.9:68"), sctp(from, to, flags)][usize::from(flags & SYN != 0)],
             4 => sctp(from, to, flags),
             _ => echo(from, to, 3),
         }

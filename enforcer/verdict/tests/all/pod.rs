@@ -10,7 +10,7 @@ use verdict::{
     abi::{
         ALL_PROTOCOLS, EGRESS_ISOLATED, FRONTENDS, HAS_BACKENDS, INGRESS_ISOLATED, MIXED_BACKENDS, NO_BACKENDS,
         OWN_BACKEND, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort, endpoint_word, frontend_key, rule_key,
-        slot_number,
+        slot_number, word,
     },
     decide,
     memory::Memory,
@@ -74,6 +74,8 @@ pub(crate) struct Pod {
     epoch: Cell<u64>,
     /// Where the next packets came into the node; 0: the node made them.
     ingress_ifindex: Cell<u32>,
+    /// What the next packets stand for.
+    pub(crate) segments: Cell<u32>,
 }
 
 impl Pod {
@@ -99,8 +101,14 @@ impl Pod {
             memory.put_identity(address(text), 128, identity);
         }
         memory.nodes.borrow_mut().extend([(socket(NODE).0, 1), (socket(OTHER_NODE).0, 2)]);
-        let pod =
-            Self { memory, mode, now: Cell::new(1_000 * SECOND), epoch: Cell::new(0), ingress_ifindex: Cell::new(99) };
+        let pod = Self {
+            memory,
+            mode,
+            now: Cell::new(1_000 * SECOND),
+            epoch: Cell::new(0),
+            ingress_ifindex: Cell::new(99),
+            segments: Cell::new(1),
+        };
         use Direction::{Inbound, Outbound};
         pod.rule(POLICY, 11, Inbound, TCP, RulePort::Class(8080), 101);
         pod.rule(POLICY, 11, Inbound, SCTP, RulePort::Class(8080), 101);
@@ -159,12 +167,20 @@ impl Pod {
         self.memory.in_use(ENDPOINT, share)
     }
 
+    /// Packets and bytes towards the pod, over all entries.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let entries = self.memory.connections.borrow();
+        let sum = |index: usize| entries.values().map(|entry| entry[index].get()).sum();
+        (sum(word::PACKETS_IN), sum(word::BYTES_IN))
+    }
+
     pub(crate) fn judge(&self, sent: Sent) -> Verdict {
         let hook = Hook {
             endpoint: ENDPOINT,
             direction: sent.direction,
             ifindex: LINK,
             ingress_ifindex: self.ingress_ifindex.get(),
+            segments: self.segments.get(),
             now: self.now.get(),
         };
         decide(&self.memory, &hook, &mut Sheet::of(sent.packet))

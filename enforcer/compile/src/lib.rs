@@ -15,6 +15,7 @@
 
 mod classes;
 mod compiler;
+mod ending;
 mod frontends;
 mod memory;
 mod mode;
@@ -26,6 +27,7 @@ mod terms;
 
 pub use classes::Prefix;
 pub use compiler::Compiler;
+pub use ending::Ending;
 pub use mode::MODE_LABEL;
 pub use plan::{Counts, EndpointChange, Limits, Plan, TooLarge};
 pub use slots::{PortPrefix, Slot};

@@ -102,6 +102,8 @@ pub struct Namespace {
     pub labels: Labels,
     /// Its annotations.
     pub annotations: Labels,
+    /// It is being deleted, and with it everything in it, in any order.
+    pub terminating: bool,
     /// Where it was read; `None` when only named by another object.
     pub source: Option<Source>,
 }

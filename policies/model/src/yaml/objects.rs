@@ -25,7 +25,10 @@ pub(super) fn namespace(object: &Object<'_>) -> Result<Entry, ReadError> {
     let mut labels = labels_with_mode(&metadata)?;
     labels.insert(METADATA_NAME.to_owned(), object.name.clone());
     let annotations = metadata.at("annotations")?.labels()?;
-    Ok(Entry::Namespace(object.name.clone(), Namespace { labels, annotations, source: Some(object.source()) }))
+    let terminating =
+        metadata.at("deletionTimestamp")?.is_there() || root.at("status")?.at("phase")?.text()? == Some("Terminating");
+    let namespace = Namespace { labels, annotations, terminating, source: Some(object.source()) };
+    Ok(Entry::Namespace(object.name.clone(), namespace))
 }
 
 pub(super) fn node(object: &Object<'_>) -> Result<Entry, ReadError> {

@@ -1,6 +1,7 @@
 //! The diff of small folders that can be checked by reading: `tests/cases/diff/NAME/{old,new}/*.yaml`, and what
 //! is said of them in `expected.txt`. `PODFENCE_WRITE_EXPECTED=1` writes what is missing or different.
 
+use crate::schema::Schema;
 use model::{
     cluster::{Cluster, WorkloadKey},
     ledger::{Edge, EdgeCounters, Ledger, Party},
@@ -10,7 +11,10 @@ use review::{
     Input,
     diff::{self, Diff, Named, Reportable},
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn read(folder: &Path) -> Cluster {
     let mut cluster = Cluster::default();
@@ -33,16 +37,24 @@ fn compared(mut old: Cluster, mut new: Cluster) -> Diff {
         .named(name("old"), name("new"))
 }
 
-#[test]
-fn each_case_says_what_a_reader_would() {
+fn cases() -> Vec<PathBuf> {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diff");
     let mut folders: Vec<_> =
         fs::read_dir(&cases).expect("cases").map(|entry| entry.expect("an entry").path()).collect();
     folders.sort();
     assert!(!folders.is_empty());
+    folders
+}
+
+fn json(diff: &Diff) -> String {
+    diff::json_pieces(diff).collect()
+}
+
+#[test]
+fn each_case_says_what_a_reader_would() {
     let write = std::env::var_os("PODFENCE_WRITE_EXPECTED").is_some();
     let mut different = Vec::new();
-    for case in folders {
+    for case in cases() {
         let diff = compared(read(&case.join("old")), read(&case.join("new")));
         let said = diff::lines(&diff).join("\n") + "\n";
         let expected = case.join("expected.txt");
@@ -104,15 +116,20 @@ fn seen(ledger: &mut Ledger, client: Party, port: u16, flows: u64, second: i64) 
     ledger.edges.insert(("node".into(), second, Edge { client, server, protocol: 6, port }), counters);
 }
 
-#[test]
-fn a_log_tells_who_used_what_closes_and_what_opens_for_nobody() {
+/// Used by a pod and by addresses, and by some for which nothing changes.
+fn log() -> Ledger {
     let mut ledger = Ledger::default();
     let web = WorkloadKey { namespace: "shop".to_owned(), kind: "Pod".to_owned(), name: "web".to_owned() };
     seen(&mut ledger, Party::Workload(web.clone().into()), 5432, 2, 60);
     seen(&mut ledger, Party::Workload(web.into()), 5432, 3, 7200);
     seen(&mut ledger, Party::Outside("192.0.2.7".parse().expect("an address")), 5432, 1, 3600);
     seen(&mut ledger, Party::Outside("198.51.100.7".parse().expect("an address")), 5432, 9, 3600);
-    let diff = compared(parsed(DB), parsed(&DB.replace("port: 5432", "port: 5433"))).with_log(&ledger);
+    ledger
+}
+
+#[test]
+fn a_log_tells_who_used_what_closes_and_what_opens_for_nobody() {
+    let diff = compared(parsed(DB), parsed(&DB.replace("port: 5432", "port: 5433"))).with_log(&log());
     let count = |what| diff.count(what);
     assert_eq!((count(Reportable::ClosedUsed), count(Reportable::OpenedUnused)), (2, count(Reportable::Opened)));
     let lines = diff::lines(&diff).join("\n");
@@ -187,4 +204,33 @@ fn whoever_comes_is_compared_over_each_family_that_the_cluster_has() {
     // Where no pod has an IPv6 address, none will come with one.
     assert_eq!(opened_to("fd00::/8", "{ip: 10.1.0.2}"), [""; 0]);
     assert_eq!(opened_to("192.0.2.0/24", "{ip: 10.1.0.2}"), ["shop/Pod/web -> 192.0.2.0/24"]);
+}
+
+#[test]
+fn every_answer_fits_the_schema_and_every_field_of_it_is_in_some() {
+    let schema = Schema::of("diff");
+    for case in cases() {
+        schema.check(&json(&compared(read(&case.join("old")), read(&case.join("new")))));
+    }
+    let revised = DB.replace("port: 5432", "port: 5433");
+    let revision = Named { input: "git:main:deploy".to_owned(), revision: Some("0123456789abcdef".to_owned()) };
+    let diff = compared(parsed(DB), parsed(&revised)).with_log(&log()).named(revision.clone(), revision);
+    schema.check(&json(&diff));
+    schema.check(&json(&compared(parsed(&revised), parsed(DB)).with_log(&log())));
+    let changed = |from: &str, to: &str| schema.check(&json(&compared(parsed(DB), parsed(&DB.replace(from, to)))));
+    changed("  podSelector: {}", "  podSelector: {matchLabels: {app: web}}");
+    changed("  podSelector: {}", "  podSelector: {}\n  policyTypes: [Ingress, Egress]");
+    changed("spec: {containers: [{name: c}]}", "spec: {hostNetwork: true, containers: [{name: c}]}");
+    let at =
+        |ip: &str| format!("spec: {{containers: [{{name: c}}]}}\nstatus: {{phase: Running, podIPs: [{{ip: {ip}}}]}}");
+    changed("spec: {containers: [{name: c}]}", &at("192.0.2.7"));
+    for protocol in ["UDP", "SCTP"] {
+        changed("ports: [{port: 5432}]", &format!("ports: [{{port: 5432, protocol: {protocol}}}]"));
+    }
+    // Nothing of these cases tells so many label combinations apart, nor labels by address; and nobody tried in vain.
+    let not_met = schema.not_met();
+    let rest: Vec<&str> =
+        not_met.iter().map(String::as_str).filter(|field| !field.contains("/properties/protocol/")).collect();
+    let by = "/$defs/use/properties/by/items/properties";
+    assert_eq!(rest, ["/$defs/end/anyOf/2/properties/at", &format!("{by}/attempt"), "/properties/incomplete"]);
 }

@@ -1,6 +1,6 @@
 //! What lint finds, by hand: each case is a cluster with one thing wrong, and the whole of what is said.
 
-use crate::world::world;
+use crate::{schema::Schema, world::world};
 use review::lint::{self, Report, Texts};
 
 /// Two workloads in two namespaces, DNS, and default-deny for all: nothing to find.
@@ -84,7 +84,9 @@ spec:
 fn linted(yaml: &str) -> Report {
     let world = world(yaml);
     let texts = Texts::from([("world.yaml".into(), yaml.to_owned())]);
-    lint::lint(world.input(), &texts, None)
+    let report = lint::lint(world.input(), &texts, None);
+    Schema::of("lint").check(&lint::json(&report));
+    report
 }
 
 /// Of the clean cluster and this: code, line (counted in the addition from 1) and field, then what was

@@ -5,5 +5,6 @@ mod lint;
 mod map;
 mod reach;
 mod replay;
+mod schema;
 mod why;
 mod world;

@@ -1,6 +1,9 @@
 //! The whole map of small clusters, by hand.
 
-use crate::world::{World, world};
+use crate::{
+    schema::Schema,
+    world::{World, world},
+};
 use review::{
     Reach, Sets, Universe,
     map::{By, Map, Options},
@@ -206,7 +209,7 @@ fn every_form_says_the_same_rows() {
         let json: serde_json::Value = serde_json::from_str(&written(&|out| map.write_json(out))).expect("JSON");
         let yaml: serde_json::Value = serde_saphyr::from_str(&written(&|out| map.write_yaml(out))).expect("YAML");
         assert_eq!(json, yaml);
-        schema::check(&json);
+        Schema::of("reach").check(&json.to_string());
         let rows = json["connections"].as_array().expect("rows").len();
         let arrows = |text: &str, arrow: &str| text.lines().filter(|line| line.contains(arrow)).count();
         assert_eq!(arrows(&written(&|out| map.write_dot(out)), " -> "), rows);
@@ -227,7 +230,7 @@ fn nothing_allowed_is_written_too() {
         let mut out = Vec::new();
         map.write_json(&mut out).expect("memory");
         let json: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
-        schema::check(&json);
+        Schema::of("reach").check(&json.to_string());
         let mut out = Vec::new();
         map.write_yaml(&mut out).expect("memory");
         assert_eq!(json, serde_saphyr::from_slice::<serde_json::Value>(&out).expect("YAML"));
@@ -253,51 +256,4 @@ fn a_truth_table_can_be_checked_by_hand() {
 4 0.0.0.0/1 128.0.0.0/2 192.0.0.0/23 192.0.2.128/25 ";
     let told: Vec<&str> = table.lines().skip(3).collect();
     assert!(told.join("\n").starts_with(expected), "{table}");
-}
-
-/// The schema beside the documentation, as far as it goes: types, fields, constants, alternatives.
-mod schema {
-    use serde_json::Value;
-
-    pub(super) fn check(answer: &Value) {
-        let text = include_str!("../../schemas/reach.schema.json");
-        let schema: Value = serde_json::from_str(text).expect("JSON");
-        if let Err(why) = fits(&schema, &schema, answer) {
-            panic!("{why}");
-        }
-    }
-
-    fn fits(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
-        if let Some(name) = schema["$ref"].as_str() {
-            return fits(root, root.pointer(&name[1..]).expect("a definition"), value);
-        }
-        if let Some(all) = schema["oneOf"].as_array() {
-            let fitting = all.iter().filter(|one| fits(root, one, value).is_ok()).count();
-            return if fitting == 1 { Ok(()) } else { Err(format!("{value}: {fitting} alternatives fit")) };
-        }
-        let right = match schema["type"].as_str() {
-            Some("object") => value.is_object(),
-            Some("array") => value.is_array(),
-            Some("string") => value.is_string(),
-            Some("boolean") => value.is_boolean(),
-            other => panic!("type {other:?}"),
-        };
-        if !right || schema.get("const").is_some_and(|only| only != value) {
-            return Err(format!("{value} is no {schema}"));
-        }
-        if let Some(known) = schema["enum"].as_array().filter(|known| !known.contains(value)) {
-            return Err(format!("{value} is none of {known:?}"));
-        }
-        for item in value.as_array().into_iter().flatten() {
-            fits(root, &schema["items"], item)?;
-        }
-        for name in schema["required"].as_array().into_iter().flatten() {
-            value.get(name.as_str().expect("a name")).ok_or_else(|| format!("{value} has no {name}"))?;
-        }
-        for (name, field) in value.as_object().into_iter().flatten() {
-            let property = schema["properties"].get(name).ok_or_else(|| format!("{value}: {name} is not known"))?;
-            fits(root, property, field)?;
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,9 @@
 //! Recorded flows against policies, by hand.
 
-use crate::world::{World, world};
+use crate::{
+    schema::Schema,
+    world::{World, world},
+};
 use flow::FlowKey;
 use model::{
     record::{DirectionRule, EndReason, FlowEvent, FlowRecord, FlowSource, FlowVerdict, ObservedAt},
@@ -236,4 +239,46 @@ fn a_report_shows_hostile_names_as_text() {
     let outside_blocks = text.split("```").step_by(2).collect::<String>();
     assert!(!outside_blocks.contains("<img"), "{text}");
     serde_json::from_str::<serde_json::Value>(&replayed.to_json()).expect("JSON");
+}
+
+#[test]
+fn every_answer_fits_the_schema_and_every_field_of_it_is_in_some() {
+    let more = r#"
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: agent, namespace: shop, uid: agent, labels: {app: agent}}
+spec: {hostNetwork: true, nodeName: node-1, containers: []}
+status: {phase: Running, podIPs: [{ip: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bare, namespace: shop, uid: bare}
+spec: {containers: []}
+status: {phase: Running, podIPs: [{ip: 10.1.0.7}]}
+"#;
+    let schema = Schema::of("replay");
+    let mut ping = record(&world(SHOP), 90, WEB, (CART, 0));
+    ping.event.key.protocol = flow::ICMP;
+    let ends = [WEB, CART, DB, OUTSIDE, "203.0.113.10", "192.0.2.1", "10.1.0.7"];
+    let closed = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: \
+                  shop}\nspec: {podSelector: {}, policyTypes: [Egress, Ingress]}\n";
+    let open = SHOP.replace("ports: [{port: 6379}]", "ports: [{port: 6379, protocol: UDP}, {port: 9, protocol: SCTP}]");
+    for yaml in [SHOP.to_owned(), format!("{SHOP}{more}"), format!("{SHOP}{more}{closed}"), format!("{open}{more}")] {
+        let shop = world(&yaml);
+        let mut records = vec![ping.clone()];
+        for (number, (client, server)) in (0..).zip(ends.iter().flat_map(|one| ends.map(|other| (*one, other)))) {
+            for (protocol, port) in [(flow::TCP, 6379), (flow::UDP, 6379), (flow::SCTP, 9)] {
+                let mut one = record(&shop, number, client, (server, port));
+                one.event.key.protocol = protocol;
+                records.extend([denied(one.clone()), one]);
+            }
+        }
+        for records in [&records[..], &records[..1], &records[1..60]] {
+            schema.check(&replay(shop.input(), records).to_json());
+        }
+    }
+    schema.check(&replay(world("").input(), &[]).to_json());
+    // No record of these is exempt.
+    assert_eq!(schema.not_met(), ["/$defs/judgement/properties/judgement/enum/\"exempt\""]);
 }

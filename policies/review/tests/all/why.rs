@@ -1,6 +1,9 @@
 //! Why a connection may or may not be opened, by hand.
 
-use crate::world::{World, world};
+use crate::{
+    schema::Schema,
+    world::{World, world},
+};
 use review::why::{self, Judgement, Problem, Question, Verdict, Why};
 
 const SHOP: &str = r#"
@@ -76,7 +79,9 @@ spec:
 
 fn ask(world: &World, from: &str, to: &str) -> Result<Why, Problem> {
     let question = Question { from: from.parse()?, to: to.parse()? };
-    why::why(world.input(), &question, &|_| None)
+    let why = why::why(world.input(), &question, &|_| None)?;
+    Schema::of("why").check(&why.to_json());
+    Ok(why)
 }
 
 fn said(world: &World, from: &str, to: &str) -> String {
@@ -212,4 +217,52 @@ fn a_name_that_means_nobody_says_who_is_near() {
     assert!(problem("shop/web", "10.96.0.1:5432").contains("is Service data/sql"));
     assert!(problem("shop/web", "data/done").contains("data/done has completed"));
     assert!(problem("10.0.0.1", "fd00::1").contains("no address family in common"));
+}
+
+#[test]
+fn every_answer_fits_the_schema_and_every_field_of_it_is_in_some() {
+    let more = r#"
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shadow, namespace: data, uid: shadow, labels: {app: db, role: primary}}
+spec: {containers: []}
+status: {phase: Running, podIPs: [{ip: 10.1.0.8}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bare, namespace: data, uid: bare}
+spec: {containers: []}
+status: {phase: Running, podIPs: [{ip: 10.1.0.7}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Egress]
+  egress:
+  - {to: [{ipBlock: {cidr: 198.51.100.0/24}}], ports: [{port: 443}]}
+  - {to: [{namespaceSelector: {}}], ports: [{protocol: UDP, port: 53}, {protocol: SCTP, port: 9}, {port: 5432}]}
+"#;
+    let worlds = ["", CLOSED, more, &format!("{CLOSED}{more}")].map(|policies| world(&format!("{SHOP}{policies}")));
+    let clients = ["shop/web", "data/db", "db-0", "data/agent", "10.1.0.5", "192.0.2.1", "203.0.113.9", "fd00::5"];
+    let servers =
+        ["shop/web", "data/db", "db-0", "data/shadow", "data/bare", "data/agent", "[fd00::6]", "198.51.100.7"];
+    let ports = ["", ":5432", ":sql", ":53/udp", ":9/sctp", ":443"];
+    let schema = Schema::of("why");
+    for world in &worlds {
+        for from in clients {
+            for to in servers.iter().flat_map(|to| ports.map(|port| format!("{to}{port}"))) {
+                let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else { panic!("{from} -> {to}") };
+                let times = ["2026-01-31T12:00:01Z", "2026-01-31T12:00:02Z"].map(|time| Some(time.to_owned()));
+                let [first, last] = times;
+                let seen = |_: &_| Some(why::Seen { flows: 3, first: first.clone(), last: last.clone() });
+                if let Ok(why) = why::why(world.input(), &Question { from, to }, &seen) {
+                    schema.check(&why.to_json());
+                }
+            }
+        }
+    }
+    assert_eq!(schema.not_met(), [""; 0]);
 }

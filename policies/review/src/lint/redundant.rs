@@ -4,7 +4,7 @@
 //! things that say the same, the first stays.
 
 use super::{Found, Subject, effect, field_of, kinds, peers_field, proof::Proof, some_of};
-use crate::reach::RuleRef;
+use crate::reach::{Direction, RuleRef};
 use std::collections::BTreeSet;
 
 /// So many rules are named that open the same.
@@ -33,9 +33,13 @@ pub(super) fn look(subject: &Subject<'_, '_>, found: &mut Found) {
     for index in policies {
         tell_policy(subject, &proof, index, found);
     }
+    let taken: Vec<RuleRef> = rules.iter().map(|(_, name)| *name).collect();
     for (piece, name) in rules {
         let what = format!("no verdict changes without it{}", instead(subject, &proof, &[piece], Some(name)));
         found.rule(kinds::REDUNDANT_RULE, subject.reach, name, "", what);
+        if let (true, Some(finding)) = (leaves_no_egress(subject, &taken, name), found.findings.last_mut()) {
+            finding.fix += KEEP_EGRESS;
+        }
     }
     for (piece, name, index) in peers {
         let field = format!(".{}[{index}]", peers_field(name.direction));
@@ -47,6 +51,17 @@ pub(super) fn look(subject: &Subject<'_, '_>, found: &mut Found) {
         found.rule(kinds::REDUNDANT_PORT, subject.reach, name, &format!(".ports[{index}]"), what);
     }
     effect::look(subject, &proof, found);
+}
+
+/// What removing a rule must not change: without `policyTypes`, egress rules are what makes a policy isolate for egress.
+const KEEP_EGRESS: &str = ", and where the policy has no policyTypes write `policyTypes: [Ingress, Egress]`: without \
+                           egress rules it would no longer isolate for egress";
+
+/// Whether no egress rule of a rule's policy is left when these are removed, of which it is one.
+fn leaves_no_egress(subject: &Subject<'_, '_>, taken: &[RuleRef], name: RuleRef) -> bool {
+    let rules = subject.policies().get(name.policy).and_then(|policy| policy.egress.as_ref()).map_or(0, Vec::len);
+    let goes = |rule: &&RuleRef| (rule.policy, rule.direction) == (name.policy, Direction::Egress);
+    name.direction == Direction::Egress && taken.iter().filter(goes).count() == rules
 }
 
 fn tell_policy(subject: &Subject<'_, '_>, proof: &Proof<'_, '_>, index: usize, found: &mut Found) {

@@ -185,6 +185,31 @@ fn what_can_go_is_found_and_the_first_of_two_stays() {
 }
 
 #[test]
+fn who_removes_the_last_egress_rule_is_told_what_else_it_did() {
+    let to = |cidr: &str| format!("{{to: [{{ipBlock: {{cidr: {cidr}}}}}], ports: [{{port: 9090}}]}}");
+    let policies = |narrow: &str| {
+        let wide = policy(
+            "z",
+            &format!(
+                "podSelector: {{matchLabels: {{app: web}}}}, policyTypes: [Egress], egress: [{}]",
+                to("10.0.0.0/8")
+            ),
+        );
+        let both = policy(
+            "a",
+            &format!(
+                "podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{ports: [{{port: 8080}}]}}], egress: [{narrow}]"
+            ),
+        );
+        let report = linted(&format!("{CLEAN}{wide}---\n{both}"));
+        let redundant = report.findings.into_iter().filter(|finding| finding.kind.code == "PF009");
+        redundant.map(|finding| finding.fix.contains("policyTypes: [Ingress, Egress]")).collect::<Vec<_>>()
+    };
+    assert_eq!(policies(&to("10.1.0.0/16")), [true]);
+    assert_eq!(policies(&format!("{}, {}", to("10.1.0.0/16"), to("192.0.2.0/24"))), [false]);
+}
+
+#[test]
 fn what_only_looks_as_if_it_could_go_stays() {
     let from = "from: [{ipBlock: {cidr: 10.0.0.0/8}}]";
     // A named port may be another number tomorrow.

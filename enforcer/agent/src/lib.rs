@@ -89,7 +89,7 @@ pub enum Error {
     },
 }
 
-/// A running agent. Dropping it stops it, without the answers of [`Agent::stop`].
+/// A running agent. Dropping it ends it as [`Agent::leave`] does, without the answers.
 pub struct Agent {
     ask: Sender<Ask>,
     thread: Option<JoinHandle<()>>,
@@ -134,13 +134,23 @@ impl Agent {
         self.answer(Ask::Ledger)
     }
 
-    /// Detaches, tells every connection's last slice, closes the log.
+    /// Takes enforcement away: detaches, removes the pins, tells every connection's last slice, closes the log.
     pub fn stop(mut self) -> Result<Stopped, Error> {
         let stopped = self.answer(Ask::Stop)?;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
         stopped
+    }
+
+    /// Ends. With a place for pins enforcement stays as it is, and the next agent goes on with every connection;
+    /// without one this is [`Agent::stop`].
+    pub fn leave(mut self) -> Result<Stopped, Error> {
+        let left = self.answer(Ask::Leave)?;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        left
     }
 
     fn answer<T>(&self, ask: impl FnOnce(Sender<T>) -> Ask) -> Result<T, Error> {
@@ -154,7 +164,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         let (reply, _answer) = channel();
-        let _ = self.ask.send(Ask::Stop(reply));
+        let _ = self.ask.send(Ask::Leave(reply));
         let _ = thread.join();
     }
 }

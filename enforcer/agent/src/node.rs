@@ -5,8 +5,10 @@ use crate::{
     slices::{Teller, ended_key},
     status::{NotCovered, Status, Stopped, Update},
 };
-use compile::Compiler;
-use datapath::{Bindings, Counted, Datapath, Ended, LinkChanges, SweptEntry, bind, discover, monotonic_coarse};
+use compile::{Compiler, Ending};
+use datapath::{
+    Bindings, Counted, Datapath, Ended, Found, LinkChanges, SweptEntry, Turn, Word, bind, discover, monotonic_coarse,
+};
 use flowlog::Writer;
 use model::{
     cluster::Cluster,
@@ -16,7 +18,7 @@ use model::{
 };
 use observer::Observer;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -37,21 +39,37 @@ pub(crate) enum Ask {
     Status(Sender<Result<Status, Error>>),
     Ledger(Sender<Ledger>),
     Stop(Sender<Result<Stopped, Error>>),
+    Leave(Sender<Result<Stopped, Error>>),
 }
 
 /// Events read at once, so that one busy ring starves nothing else.
 const BATCH: usize = 16_384;
+/// Of two reckonings of when the kernel's clock was zero, the first holds while they differ by less: beyond,
+/// somebody has set the clock.
+const CLOCK_SET: u64 = 1_000_000_000;
 /// The log's time passes, and links are looked for, this often.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Whether the kernel's tables and events are this agent's to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// Not before it knows the cluster: what an earlier agent left is told by names.
+    NotYet,
+    Yes,
+    /// Another agent has taken over.
+    NoMore,
+}
 
 /// One node.
 pub(crate) struct Node {
     options: Options,
     datapath: Datapath,
     compiler: Compiler,
+    ending: Ending,
     observer: Observer,
     teller: Teller,
     links: LinkChanges,
+    reads: Reads,
     cluster: Option<Box<Cluster>>,
     bindings: Bindings,
     tables: Memory,
@@ -75,9 +93,11 @@ impl Node {
         let view = AddressView::new(&Cluster::default());
         Ok(Self {
             compiler: Compiler::new(&options.node, options.default_mode),
+            ending: Ending::default(),
             observer: Observer::new(writer, view, &options.node, &instance),
             teller: Teller::new(clock_zero),
             links: LinkChanges::listen()?,
+            reads: Reads::NotYet,
             datapath,
             options,
             cluster: None,
@@ -115,9 +135,13 @@ impl Node {
                     let _ = reply.send(self.stop());
                     return;
                 }
+                Ok(Ask::Leave(reply)) => {
+                    let _ = reply.send(self.leave());
+                    return;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let _ = self.stop();
+                    let _ = self.leave();
                     return;
                 }
             }
@@ -137,16 +161,22 @@ impl Node {
     }
 
     /// Compiles, binds, publishes. What flowed before is told with the cluster as it was before.
-    fn update(&mut self, cluster: Box<Cluster>) -> Result<Update, Error> {
+    fn update(&mut self, mut cluster: Box<Cluster>) -> Result<Update, Error> {
+        if self.reads == Reads::NotYet {
+            self.take_over(&cluster)?;
+        }
         self.read_events()?;
         self.sweep(Duration::ZERO)?;
-        let plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
+        self.ending.keep(&mut cluster);
+        let mut plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
+        self.datapath.number(&mut plan)?;
         let endpoints = &plan.table.endpoints;
         let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
         let pods = endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
-        let bindings = bind(&discover()?, pods, &before);
+        let found = discover()?;
+        let bindings = bind(&found, pods, &before);
         self.teller.learn(&plan.table.rules);
-        let published = self.datapath.publish(&plan, &bindings.bound)?;
+        let published = self.datapath.publish(&plan, &bindings.bound, &waiting(&found, &bindings))?;
         self.compiler.adopt(&plan);
         // What gone endpoints counted is told while it is known who they were.
         self.sweep(Duration::ZERO)?;
@@ -160,6 +190,34 @@ impl Node {
         self.bindings = bindings;
         self.cluster = Some(cluster);
         Ok(update)
+    }
+
+    /// Goes on where the agent before this one ended, if there was one.
+    fn take_over(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        self.datapath.adopt()?;
+        self.observer.set_view(AddressView::new(cluster));
+        let clock_zero = self.datapath.handed_on(Word::ClockZero)?.cast_signed();
+        if clock_zero.abs_diff(self.teller.clock_zero) < CLOCK_SET {
+            self.teller.clock_zero = clock_zero;
+        } else {
+            self.datapath.hand_on(Word::ClockZero, self.teller.clock_zero.cast_unsigned())?;
+        }
+        self.teller.unnamed = self.datapath.before();
+        self.events = self.datapath.handed_on(Word::EventsRead)?;
+        self.lost_told = self.datapath.handed_on(Word::LostTold)?;
+        for (ordinal, place) in self.datapath.tables().places() {
+            self.teller.places.insert(*ordinal, place.clone());
+        }
+        // An agent that leaves in good order sets it to 0. One that was killed may not have handed over what
+        // it told last.
+        let last_look = self.datapath.handed_on(Word::LastLook)?.cast_signed();
+        if last_look != 0
+            && let Err(error) = self.observer.gap(last_look, unix_now(), "agent-killed", 0)
+        {
+            self.log_failed(&error);
+        }
+        self.reads = Reads::Yes;
+        Ok(())
     }
 
     fn report(&self, table: &compile::RuleTable, bindings: &Bindings, published: datapath::Published) -> Update {
@@ -190,15 +248,21 @@ impl Node {
     }
 
     fn read_events(&mut self) -> Result<(), Error> {
+        if self.reads != Reads::Yes {
+            return Ok(());
+        }
         loop {
             let events = self.datapath.events(BATCH);
             let more = events.len() == BATCH;
+            if !events.is_empty() {
+                self.datapath.hand_on(Word::EventsRead, self.events + events.len() as u64)?;
+            }
             for event in events {
                 self.events += 1;
                 match event.kind {
                     EventKind::Ended => {
                         let key = ended_key(&event);
-                        let entry = self.datapath.sweep().0.ended(&event, key);
+                        let entry = self.datapath.sweep().0.ended(&event, key)?;
                         self.tell(&entry);
                     }
                     EventKind::Verdict if event.reason.allows() => {}
@@ -240,6 +304,13 @@ impl Node {
 
     /// Tells what opened, changed or ended, and of what goes on as much as is `due`.
     fn sweep(&mut self, due: Duration) -> Result<(), Error> {
+        if self.reads == Reads::Yes && self.datapath.turn()? == Turn::Passed {
+            tracing::warn!("another agent has taken over this node; this one reads and publishes nothing any more");
+            self.reads = Reads::NoMore;
+        }
+        if self.reads != Reads::Yes {
+            return Ok(());
+        }
         let (sweep, tables) = self.datapath.sweep();
         let due = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
         let entries = sweep.sweep(tables, monotonic_coarse(), due)?;
@@ -347,6 +418,12 @@ impl Node {
     /// Once a second: gaps, the log's time, links that came or went.
     fn tick(&mut self) -> Result<(), Error> {
         let now = unix_now();
+        if self.reads != Reads::Yes {
+            if let Err(error) = self.observer.tick(now) {
+                self.log_failed(&error);
+            }
+            return Ok(());
+        }
         let lost = self.datapath.counters()?.lost() + self.datapath.sweep().0.lost_entries;
         if lost > self.lost_told {
             let (from, missing) = (self.last_gap, lost - self.lost_told);
@@ -354,10 +431,12 @@ impl Node {
                 self.log_failed(&error);
             }
             self.lost_told = lost;
+            self.datapath.hand_on(Word::LostTold, self.datapath.counters()?.lost())?;
         }
         self.last_gap = now;
-        if let Err(error) = self.observer.tick(now) {
-            self.log_failed(&error);
+        match self.observer.tick(now) {
+            Ok(()) => self.datapath.hand_on(Word::LastLook, now.cast_unsigned())?,
+            Err(error) => self.log_failed(&error),
         }
         // Addresses of another namespace come without notice: look again while a pod lacks its link, or a
         // link its peer's link-local address, without which neighbour discovery from it looks forged.
@@ -398,12 +477,32 @@ impl Node {
         })
     }
 
+    /// Takes everything away, and tells the last of every connection.
     fn stop(mut self) -> Result<Stopped, Error> {
-        self.datapath.detach();
+        self.datapath.detach()?;
         self.read_events()?;
-        let (sweep, tables) = self.datapath.sweep();
-        let entries = sweep.drain(tables)?;
-        self.tell_all(&entries);
+        if self.reads == Reads::Yes {
+            let (sweep, tables) = self.datapath.sweep();
+            let entries = sweep.drain(tables)?;
+            self.tell_all(&entries);
+        }
+        self.close()
+    }
+
+    /// Ends, and leaves enforcement and connections to the next agent where there is a place for pins.
+    fn leave(mut self) -> Result<Stopped, Error> {
+        if self.datapath.pins().is_none() {
+            return self.stop();
+        }
+        self.read_events()?;
+        self.sweep(Duration::ZERO)?;
+        if self.reads == Reads::Yes {
+            self.datapath.hand_on(Word::LastLook, 0)?;
+        }
+        self.close()
+    }
+
+    fn close(mut self) -> Result<Stopped, Error> {
         let status = self.status()?;
         let now = unix_now();
         if let Err(error) = self.observer.tick(now) {
@@ -412,6 +511,16 @@ impl Node {
         let (ledger, log) = self.observer.close()?;
         Ok(Stopped { status, ledger, log })
     }
+}
+
+/// Links whose hooks an earlier agent may hold for a pod that still lacks its link: those that lead to no pod,
+/// while there is such a pod.
+fn waiting(found: &Found, bindings: &Bindings) -> BTreeSet<u32> {
+    if bindings.pods_without_link.is_empty() {
+        return BTreeSet::new();
+    }
+    let bound: BTreeSet<u32> = bindings.bound.values().map(|link| link.ifindex).collect();
+    found.links.keys().filter(|ifindex| !bound.contains(ifindex)).copied().collect()
 }
 
 fn unix_now() -> UnixNanos {

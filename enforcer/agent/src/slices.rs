@@ -17,7 +17,9 @@ use verdict::{
 pub(crate) struct Teller {
     /// Unix time of the kernel clock's zero, fixed at the start, so that all slices of a flow agree on
     /// when it began.
-    clock_zero: UnixNanos,
+    pub(crate) clock_zero: UnixNanos,
+    /// What was judged under this epoch or an older one names rules by an earlier agent's numbers.
+    pub(crate) unnamed: u64,
     /// Names of every rule ever published: events and entries outlive tables.
     rules: BTreeMap<u32, RuleName>,
     /// Endpoints by ordinal, gone ones too until the ordinal is given again.
@@ -29,11 +31,15 @@ pub(crate) struct Teller {
 impl Teller {
     pub(crate) fn new(clock_zero: UnixNanos) -> Self {
         let reasons = Reason::ALL.iter().map(|reason| (*reason, Arc::from(reason.name()))).collect();
-        Self { clock_zero, rules: BTreeMap::new(), places: HashMap::new(), reasons, nothing: "".into() }
+        Self { clock_zero, unnamed: 0, rules: BTreeMap::new(), places: HashMap::new(), reasons, nothing: "".into() }
     }
 
     pub(crate) fn learn(&mut self, rules: &BTreeMap<u32, RuleOrigin>) {
         self.rules.extend(rules.iter().map(|(number, origin)| (*number, origin.name.clone())));
+    }
+
+    fn rule(&self, number: u32, epoch: u64) -> Option<RuleName> {
+        self.rules.get(&number).filter(|_| epoch > self.unnamed).cloned()
     }
 
     pub(crate) fn unix(&self, at: Nanos) -> UnixNanos {
@@ -98,7 +104,7 @@ impl Teller {
             adopted: state.is_adopted(),
             verdict: entry_verdict(buried, reason, place.mode),
             reason: self.reason(reason),
-            rule: self.rules.get(&(record[word::RULES] as u32)).cloned(),
+            rule: self.rule(record[word::RULES] as u32, state.epoch()),
             policy_generation: state.epoch(),
             staged_verdict,
             staged_reason,
@@ -148,7 +154,7 @@ impl Teller {
             adopted: false,
             verdict,
             reason: self.reason(event.reason),
-            rule: self.rules.get(&event.rule).cloned(),
+            rule: self.rule(event.rule, abi::epoch_of(event.word)),
             policy_generation: abi::epoch_of(event.word),
             staged_verdict,
             staged_reason,

@@ -1,11 +1,13 @@
 //! The program on the host side of a veth, both directions.
 //!
-//! TCX where the kernel has it (6.6), first in line, the link pinned when there is a place for pins:
-//! the program then outlives the agent. Else clsact, priority 1.
+//! TCX where the kernel has it (6.6), first in line, the link pinned when there is a place for pins. Else clsact,
+//! priority 1. With a place for pins the program outlives the agent, and the next agent's takes its place in
+//! the hook by one exchange: no packet goes unjudged.
 
 use crate::{
     Error,
     discover::Link,
+    pins::{self, Pins},
     system::{self, Tcx},
 };
 use aya::{
@@ -29,6 +31,9 @@ const PRIORITY: u16 = 1;
 /// A handle of our own, so that detaching finds nobody else's filter.
 const HANDLE: TcHandle = TcHandle::new(0, 0x706f);
 
+/// The two hooks of a link. From the host side, what the pod sends arrives at ingress.
+const HOOKS: [(&str, TcAttachType); 2] = [(abi::FROM_POD, TcAttachType::Ingress), (abi::TO_POD, TcAttachType::Egress)];
+
 /// How hooks are attached on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
@@ -41,40 +46,39 @@ pub enum Attachment {
 /// What is attached, by interface index.
 pub struct Hooks {
     attachment: Attachment,
-    pins: Option<PathBuf>,
+    pins: Option<Pins>,
     held: BTreeMap<u32, [Held; 2]>,
 }
 
+/// A hook with our program. Dropping one that is not pinned detaches.
 enum Held {
     Tcx { _link: FdLink, pin: Option<PathBuf> },
-    Filter { _link: SchedClassifierLink },
+    Filter { link: SchedClassifierLink },
 }
 
-impl Drop for Held {
-    /// The link detaches when its last reference goes; the pin is one.
-    fn drop(&mut self) {
-        if let Self::Tcx { pin: Some(pin), .. } = self {
+impl Held {
+    /// Takes the program out of the hook: a link detaches when its last reference goes; the pin is one.
+    fn detach(self) {
+        if let Self::Tcx { pin: Some(pin), .. } = &self {
             let _ = fs::remove_file(pin);
+        }
+    }
+
+    /// Leaves the program in the hook.
+    fn leave(self) {
+        if let Self::Filter { link } = self {
+            std::mem::forget(link);
         }
     }
 }
 
 impl Hooks {
-    pub(crate) fn new(ebpf: &Ebpf, pins: Option<&Path>, chosen: Option<Attachment>) -> Result<Self, Error> {
+    pub(crate) fn new(ebpf: &Ebpf, pins: Option<&Pins>, chosen: Option<Attachment>) -> Result<Self, Error> {
         let attachment = match chosen {
             Some(chosen) => chosen,
             None => best(ebpf)?,
         };
-        let pins = match pins {
-            Some(pins) => {
-                let pins = pins.join("links");
-                let failed = |e| Error::Pin { doing: "make the folder", path: pins.clone(), source: Box::new(e) };
-                fs::create_dir_all(&pins).map_err(failed)?;
-                Some(pins)
-            }
-            None => None,
-        };
-        Ok(Self { attachment, pins, held: BTreeMap::new() })
+        Ok(Self { attachment, pins: pins.cloned(), held: BTreeMap::new() })
     }
 
     /// How hooks are attached on this kernel.
@@ -92,9 +96,15 @@ impl Hooks {
         if self.held.contains_key(&link.ifindex) {
             return Ok(());
         }
-        // From the host side, what the pod sends arrives at ingress.
-        let from_pod = self.attach_one(ebpf, link, abi::FROM_POD, TcAttachType::Ingress)?;
-        let to_pod = self.attach_one(ebpf, link, abi::TO_POD, TcAttachType::Egress)?;
+        let [from_pod, to_pod] = HOOKS;
+        let from_pod = self.attach_one(ebpf, link, from_pod)?;
+        let to_pod = match self.attach_one(ebpf, link, to_pod) {
+            Ok(to_pod) => to_pod,
+            Err(error) => {
+                self.let_go(from_pod);
+                return Err(error);
+            }
+        };
         self.held.insert(link.ifindex, [from_pod, to_pod]);
         Ok(())
     }
@@ -103,40 +113,60 @@ impl Hooks {
         &self,
         ebpf: &mut Ebpf,
         link: &Link,
-        name: &'static str,
-        direction: TcAttachType,
+        (name, direction): (&'static str, TcAttachType),
     ) -> Result<Held, Error> {
         let program = program_mut(ebpf, name)?;
         let attached = match self.attachment {
-            Attachment::Tcx => {
-                let pin = self.pins.as_ref().map(|pins| pins.join(format!("{}-{name}", link.ifindex)));
-                tcx(program, link, direction, pin)
-            }
-            Attachment::Clsact => clsact(program, link, direction),
+            Attachment::Tcx => tcx(program, link, direction, self.pins.as_ref().map(|pins| (pins, name))),
+            Attachment::Clsact => clsact(program, link, direction, self.pins.as_ref()),
         };
         attached.map_err(|source| Error::Attach { interface: link.name.to_string(), ifindex: link.ifindex, source })
     }
 
     /// Detaches from a link, if something is attached.
     pub(crate) fn detach(&mut self, ifindex: u32) {
-        self.held.remove(&ifindex);
+        for held in self.held.remove(&ifindex).into_iter().flatten() {
+            held.detach();
+        }
     }
 
     /// Detaches from every link.
     pub(crate) fn detach_all(&mut self) {
-        self.held.clear();
+        for ifindex in self.attached() {
+            self.detach(ifindex);
+        }
     }
 
-    /// Removes pins that an earlier agent left for links this one does not hold.
-    pub(crate) fn prune(&self) -> Result<usize, Error> {
+    /// Lets go of every link. With a place for pins the programs stay.
+    pub(crate) fn leave(&mut self) {
+        for held in std::mem::take(&mut self.held).into_values().flatten() {
+            self.let_go(held);
+        }
+    }
+
+    fn let_go(&self, held: Held) {
+        match &self.pins {
+            Some(_) => held.leave(),
+            None => held.detach(),
+        }
+    }
+
+    /// Removes what an earlier agent left of links that this one does not hold, but for those in `waiting`.
+    /// Once nothing waits, what other layouts left goes too.
+    pub(crate) fn prune(&self, waiting: &BTreeSet<u32>) -> Result<usize, Error> {
         let Some(pins) = &self.pins else { return Ok(0) };
-        let failed = |e| Error::Pin { doing: "list", path: pins.clone(), source: Box::new(e) };
         let mut removed = 0;
-        for entry in fs::read_dir(pins).map_err(failed)?.filter_map(Result::ok) {
-            let ifindex = entry.file_name().to_str().and_then(|name| name.split('-').next()?.parse().ok());
-            if ifindex.is_none_or(|ifindex: u32| !self.held.contains_key(&ifindex)) {
-                fs::remove_file(entry.path()).map_err(failed)?;
+        for pin in pins::listed(&pins.folder("links"))?.into_iter().chain(pins::listed(&pins.folder("qdiscs"))?) {
+            let needed = pins::ifindex_of(&pin)
+                .is_some_and(|ifindex| self.held.contains_key(&ifindex) || waiting.contains(&ifindex));
+            if !needed {
+                pins::remove(&pin)?;
                 removed += 1;
+            }
+        }
+        if waiting.is_empty() {
+            for folder in pins.others() {
+                removed += pins::remove_all(&folder)?;
             }
         }
         Ok(removed)
@@ -159,12 +189,21 @@ fn tcx(
     program: &mut SchedClassifier,
     link: &Link,
     direction: TcAttachType,
-    pin: Option<PathBuf>,
+    pins: Option<(&Pins, &str)>,
 ) -> Result<Held, Failure> {
-    if let Some(path) = pin.as_ref().filter(|path| path.exists()) {
+    let pin = pins.map(|(pins, name)| pins.link(link.ifindex, name));
+    if let Some((pins, name)) = pins
+        && let Some(path) = earlier(pins, link.ifindex, name)
+    {
         // An earlier agent's hook: the program is replaced in it, and no packet sees it empty.
-        match replace(program, path) {
-            Ok(link) => return Ok(Held::Tcx { _link: link, pin }),
+        match replace(program, &path) {
+            Ok(held) => {
+                let own = pins.link(link.ifindex, name);
+                if own != path {
+                    fs::rename(&path, &own)?;
+                }
+                return Ok(Held::Tcx { _link: held, pin: Some(own) });
+            }
             // Its interface went, and the index has come to another.
             Err(_) => fs::remove_file(path)?,
         }
@@ -178,18 +217,42 @@ fn tcx(
     }
 }
 
+/// The pin of a hook that an earlier agent left, of whatever layout.
+fn earlier(pins: &Pins, ifindex: u32, name: &str) -> Option<PathBuf> {
+    let own = pins.link(ifindex, name);
+    let others = pins.others().into_iter().map(|layout| layout.join("links").join(format!("{ifindex}-{name}")));
+    std::iter::once(own).chain(others).find(|path| path.exists())
+}
+
 fn replace(program: &mut SchedClassifier, path: &Path) -> Result<FdLink, Failure> {
     let link: SchedClassifierLink = FdLink::from(PinnedLink::from_pin(path)?).try_into()?;
     let id = program.attach_to_link(link)?;
     Ok(program.take_link(id)?.try_into()?)
 }
 
-fn clsact(program: &mut SchedClassifier, link: &Link, direction: TcAttachType) -> Result<Held, Failure> {
+fn clsact(
+    program: &mut SchedClassifier,
+    link: &Link,
+    direction: TcAttachType,
+    pins: Option<&Pins>,
+) -> Result<Held, Failure> {
     // It may be there already, ours or another's: attaching tells.
-    let _ = tc::qdisc_add_clsact(&link.name);
+    if tc::qdisc_add_clsact(&link.name).is_ok()
+        && let Some(pins) = pins
+    {
+        fs::create_dir_all(pins.qdisc(link.ifindex))?;
+    }
     let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
-    let id = program.attach_with_options(&link.name, direction, TcAttachOptions::Netlink(options))?;
-    Ok(Held::Filter { _link: program.take_link(id)? })
+    let made = program.attach_with_options(&link.name, direction, TcAttachOptions::Netlink(options));
+    let id = match made {
+        Ok(id) => id,
+        // An earlier agent's filter: the program is replaced in it.
+        Err(_) => {
+            let filter = SchedClassifierLink::attached(&link.name, direction, PRIORITY, HANDLE, None)?;
+            program.attach_to_link(filter)?
+        }
+    };
+    Ok(Held::Filter { link: program.take_link(id)? })
 }
 
 pub(crate) fn program<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a SchedClassifier, Error> {

@@ -4,13 +4,19 @@
 //! last ones included, for an entry is taken out and read in one step. What goes inside the kernel
 //! comes as an event; what went without one is reported as lost.
 
-use crate::{Error, Tables, load::take_map, system};
+use crate::{
+    Error, Tables,
+    kept::{EntryId, Told, ToldOnce},
+    load::take_map,
+    pins::Pins,
+    system,
+};
 use aya::{
     Ebpf,
     maps::{HashMap, IterableMap, Map, MapData, MapError},
 };
 use std::{
-    collections::{HashMap as Known, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap as Known, HashSet},
     os::fd::AsFd,
 };
 use verdict::{
@@ -100,7 +106,8 @@ pub struct SweptEntry {
 /// The connection table and what of it was handed out.
 pub struct Sweep {
     connections: HashMap<MapData, ConnectionKey, ConnectionRecord>,
-    known: Known<(ConnectionKey, Nanos), Seen>,
+    known: Known<EntryId, Seen>,
+    told: Told,
     round: u64,
     standing: Vec<(ConnectionKey, ConnectionRecord)>,
     /// Entries that went without a word: their last counters are lost.
@@ -109,17 +116,25 @@ pub struct Sweep {
 
 #[derive(Clone, Copy)]
 struct Seen {
-    counted: Counted,
-    last_seen: Nanos,
-    state: u64,
+    once: ToldOnce,
     told: Nanos,
     round: u64,
 }
 
 impl Sweep {
-    pub(crate) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let connections = take_map(ebpf, maps::CONNECTIONS)?;
-        Ok(Self { connections, known: Known::new(), round: 0, standing: Vec::new(), lost_entries: 0 })
+    pub(crate) fn of(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, Error> {
+        let connections: HashMap<MapData, _, _> = take_map(ebpf, maps::CONNECTIONS)?;
+        let entries = IterableMap::map(&connections).info().map_err(Error::table("ask about", maps::CONNECTIONS))?;
+        let told = Told::open(pins, entries.max_entries())?;
+        Ok(Self { connections, known: Known::new(), told, round: 0, standing: Vec::new(), lost_entries: 0 })
+    }
+
+    /// Goes on from what an earlier agent told: the ordinals that entries have.
+    pub(crate) fn adopt(&mut self) -> Result<BTreeSet<u32>, Error> {
+        for (id, once) in self.told.all()? {
+            self.known.insert(id, Seen { once, told: once.last_seen, round: self.round });
+        }
+        Ok(self.all()?.keys().map(|key| connection_parts(key).endpoint).collect())
     }
 
     /// The entry under a key now.
@@ -132,7 +147,7 @@ impl Sweep {
     }
 
     /// Every entry as it is now.
-    pub fn all(&self) -> Result<std::collections::BTreeMap<ConnectionKey, ConnectionRecord>, Error> {
+    pub fn all(&self) -> Result<BTreeMap<ConnectionKey, ConnectionRecord>, Error> {
         self.connections.iter().collect::<Result<_, _>>().map_err(Error::table("read", maps::CONNECTIONS))
     }
 
@@ -153,9 +168,11 @@ impl Sweep {
     }
 
     /// The last counters of an entry that went inside the kernel, as its event says.
-    pub fn ended(&mut self, event: &Event, key: ConnectionKey) -> SweptEntry {
-        let seen = self.known.remove(&(key, event.connection[word::STARTED]));
-        swept(key, event.connection, seen, Ended::Yes(Why::InKernel))
+    pub fn ended(&mut self, event: &Event, key: ConnectionKey) -> Result<SweptEntry, Error> {
+        let id = (key, event.connection[word::STARTED]);
+        let seen = self.known.remove(&id);
+        self.told.forget(&id)?;
+        Ok(swept(key, event.connection, seen, Ended::Yes(Why::InKernel)))
     }
 
     fn look(
@@ -182,7 +199,7 @@ impl Sweep {
         for (key, record) in found {
             match over(tables, &key, &record) {
                 Ended::No if opening(&record, now) => {}
-                Ended::No => swept.extend(self.goes_on(key, record, now, due)),
+                Ended::No => swept.extend(self.goes_on(key, record, now, due)?),
                 Ended::Yes(why) => {
                     let fate = |record: &ConnectionRecord| over(tables, &key, record);
                     if let Some(entry) = self.take(&key, why, fate)? {
@@ -193,24 +210,34 @@ impl Sweep {
                 }
             }
         }
-        self.forget();
+        self.forget()?;
         Ok(swept)
     }
 
-    fn goes_on(&mut self, key: ConnectionKey, record: ConnectionRecord, now: Nanos, due: Nanos) -> Option<SweptEntry> {
+    fn goes_on(
+        &mut self,
+        key: ConnectionKey,
+        record: ConnectionRecord,
+        now: Nanos,
+        due: Nanos,
+    ) -> Result<Option<SweptEntry>, Error> {
         self.standing.push((key, record));
         let id = (key, record[word::STARTED]);
         if let Some(before) = self.known.get_mut(&id) {
             before.round = self.round;
-            if before.state == record[word::STATE] && now.saturating_sub(before.told) < due {
-                return None;
+            if before.once.state == record[word::STATE] && now.saturating_sub(before.told) < due {
+                return Ok(None);
             }
         }
-        let (counted, state) = (Counted::of(&record), record[word::STATE]);
-        let seen = Seen { counted, last_seen: record[word::LAST_SEEN], state, told: now, round: self.round };
-        let before = self.known.insert(id, seen);
+        let once =
+            ToldOnce { counted: Counted::of(&record), last_seen: record[word::LAST_SEEN], state: record[word::STATE] };
+        let before = self.known.insert(id, Seen { once, told: now, round: self.round });
+        if before.is_none_or(|before| before.once != once) {
+            self.told.set(&id, &once)?;
+        }
         let entry = swept(key, record, before, Ended::No);
-        (entry.counted != Counted::default() || entry.state_before != state).then_some(entry)
+        let news = entry.counted != Counted::default() || entry.state_before != record[word::STATE];
+        Ok(news.then_some(entry))
     }
 
     /// Takes an entry out, unless packets came meanwhile that keep it.
@@ -227,28 +254,32 @@ impl Sweep {
         if over(&record) == Ended::No && self.connections.insert(key, record, NO_EXIST).is_ok() {
             return Ok(None);
         }
-        let seen = self.known.remove(&(*key, record[word::STARTED]));
+        let id = (*key, record[word::STARTED]);
+        let seen = self.known.remove(&id);
+        self.told.forget(&id)?;
         Ok(Some(swept(*key, record, seen, Ended::Yes(why))))
     }
 
     /// Forgets entries that were not met twice running and of which no event came.
-    fn forget(&mut self) {
-        let before = self.known.len();
+    fn forget(&mut self) -> Result<(), Error> {
         let round = self.round;
-        self.known.retain(|_, seen| seen.round + 2 > round);
-        self.lost_entries += (before - self.known.len()) as u64;
+        for (id, _) in self.known.extract_if(|_, seen| seen.round + 2 <= round) {
+            self.lost_entries += 1;
+            self.told.forget(&id)?;
+        }
+        Ok(())
     }
 }
 
 fn swept(key: ConnectionKey, record: ConnectionRecord, seen: Option<Seen>, ended: Ended) -> SweptEntry {
     let all = Counted::of(&record);
-    let counted = seen.map_or(all, |seen| all.since(&seen.counted));
+    let counted = seen.map_or(all, |seen| all.since(&seen.once.counted));
     SweptEntry {
         key,
         record,
         counted,
-        seen_before: seen.map_or(0, |seen| seen.last_seen),
-        state_before: seen.map_or(0, |seen| seen.state),
+        seen_before: seen.map_or(0, |seen| seen.once.last_seen),
+        state_before: seen.map_or(0, |seen| seen.once.state),
         ended,
     }
 }

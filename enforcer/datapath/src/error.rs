@@ -63,6 +63,22 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is pinned belongs to another version.
+    #[error(
+        "the pinned table {} is another version's: {found}; this one needs: {needed}. `podfence detach` removes it, and with it all enforcement until the agent starts again",
+        path.display()
+    )]
+    PinnedOtherwise {
+        /// The pin.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it would have to be.
+        needed: String,
+    },
+    /// Another agent has taken over what is pinned.
+    #[error("another agent has taken over this node; only one may run for each place of pins, end this one")]
+    TurnPassed,
     /// A system call that has no library.
     #[error("cannot {doing}")]
     System {

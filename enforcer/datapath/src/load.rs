@@ -3,7 +3,11 @@
 use crate::{
     Attachment, Counter, Counters, Error, Hooks, Link, Published, Sweep, Tables,
     attach::{program, program_mut},
+    epochs::EPOCHS,
     events::drain,
+    kept::{Record, Turn, Word},
+    pins::{self, KEPT, Pins},
+    seats::Seats,
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -13,12 +17,12 @@ use aya::{
 use compile::Plan;
 use flow::Direction;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use verdict::{
-    Limits, Sockets,
+    Limits, Sockets, Standing,
     abi::{self, CounterRecord, Event, Nanos, maps},
 };
 
@@ -42,6 +46,8 @@ pub struct Options {
     pub unknown_pod: UnknownPod,
     /// Entries an endpoint may hold.
     pub limits: Limits,
+    /// What becomes of connections that policy no longer allows.
+    pub standing: Standing,
     /// Events a CPU may make in a tenth of a second.
     pub events: u64,
     /// How to attach; `None`: as the kernel can best.
@@ -58,6 +64,7 @@ pub struct Options {
 pub struct TestInput {
     pub now: Nanos,
     pub sockets: Sockets,
+    pub standing: Standing,
 }
 
 impl Default for Options {
@@ -66,6 +73,7 @@ impl Default for Options {
             bpffs: None,
             unknown_pod: UnknownPod::default(),
             limits: Limits { half_open: 4096, established: 65_536, tombstones: 4096 },
+            standing: Standing::default(),
             events: 2000,
             attachment: None,
             connections: None,
@@ -74,7 +82,8 @@ impl Default for Options {
     }
 }
 
-/// The kernel program with its tables and hooks. Dropping it detaches and removes the pins.
+/// The kernel program with its tables and hooks. With a place for pins, dropping it leaves all of it to the next
+/// agent, and enforcement in place; [`Datapath::detach`] takes it away. Without, everything ends with it.
 pub struct Datapath {
     ebpf: Ebpf,
     hooks: Hooks,
@@ -85,7 +94,10 @@ pub struct Datapath {
     test: Array<MapData, [u64; 2]>,
     /// Events that named nothing.
     pub unreadable_events: u64,
-    pins: Option<PathBuf>,
+    pins: Option<Pins>,
+    record: Record,
+    seats: Option<Seats>,
+    before: u64,
 }
 
 impl Datapath {
@@ -96,12 +108,13 @@ impl Datapath {
 
     /// Loads another object of the same layout.
     pub fn load_object(object: &[u8], options: &Options) -> Result<Self, Error> {
-        let globals: [(&'static str, u64); 6] = [
+        let globals: [(&'static str, u64); 7] = [
             (abi::TEST_GLOBAL, u64::from(options.test.is_some())),
             (abi::UNKNOWN_POD_GLOBAL, u64::from(options.unknown_pod == UnknownPod::Pass)),
             (abi::HALF_OPEN_GLOBAL, options.limits.half_open),
             (abi::ESTABLISHED_GLOBAL, options.limits.established),
             (abi::TOMBSTONE_GLOBAL, options.limits.tombstones),
+            (abi::STANDING_GLOBAL, options.standing as u64),
             (abi::EVENT_GLOBAL, options.events),
         ];
         let mut loader = EbpfLoader::new();
@@ -111,20 +124,21 @@ impl Datapath {
         if let Some(entries) = options.connections {
             loader.map_max_entries(maps::CONNECTIONS, entries);
         }
+        let pins = options.bpffs.as_deref().map(Pins::open).transpose()?;
+        if let Some(pins) = &pins {
+            pins.check(object, options.connections)?;
+            for name in KEPT {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
         let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
         for name in [abi::TO_POD, abi::FROM_POD] {
             program_mut(&mut ebpf, name)?.load().map_err(|e| Error::Load(Box::new(e)))?;
         }
-        let pins = options.bpffs.as_deref().map(|bpffs| bpffs.join(format!("v{}", abi::LAYOUT)));
-        if let Some(pins) = &pins {
-            let failed = |e| Error::Pin { doing: "make the folder", path: pins.clone(), source: Box::new(e) };
-            std::fs::create_dir_all(pins).map_err(failed)?;
-        }
-        let hooks = Hooks::new(&ebpf, pins.as_deref(), options.attachment)?;
-        let epochs = pins.as_deref().map(|pins| pins.join("epochs"));
-        let tables = Tables::of(&mut ebpf, epochs.as_deref())?;
+        let hooks = Hooks::new(&ebpf, pins.as_ref(), options.attachment)?;
+        let tables = Tables::of(&mut ebpf, pins.as_ref())?;
         let mut datapath = Self {
-            sweep: Sweep::of(&mut ebpf)?,
+            sweep: Sweep::of(&mut ebpf, pins.as_ref())?,
             counters: take_map(&mut ebpf, maps::COUNTERS)?,
             ring: take_map(&mut ebpf, maps::EVENTS)?,
             test: take_map(&mut ebpf, maps::TEST)?,
@@ -132,6 +146,9 @@ impl Datapath {
             hooks,
             tables,
             ebpf,
+            record: Record::open(pins.as_ref())?,
+            seats: None,
+            before: 0,
             pins,
         };
         if let Some(input) = options.test {
@@ -157,12 +174,69 @@ impl Datapath {
 
     /// What test runs read instead of the clock and the pod's sockets.
     pub fn set_test(&mut self, input: TestInput) -> Result<(), Error> {
-        self.test.set(0, [input.now, input.sockets as u64], 0).map_err(Error::table("write", maps::TEST))
+        self.test
+            .set(0, [input.now, input.sockets as u64 | (input.standing as u64) << 8], 0)
+            .map_err(Error::table("write", maps::TEST))
+    }
+
+    /// Takes over from the agent before, if there was one: who has which ordinal, what of each connection was
+    /// told, the last epoch. From now on that agent has lost its turn, while its program goes on in the hooks
+    /// until a publish. Nothing happens the second time.
+    pub fn adopt(&mut self) -> Result<(), Error> {
+        if self.seats.is_some() {
+            return Ok(());
+        }
+        self.record.take_turn()?;
+        self.before = self.tables.adopt()?;
+        let entries = self.sweep.adopt()?;
+        self.seats = Some(Seats::after(self.tables.places(), entries));
+        Ok(())
+    }
+
+    /// Whether this agent still has its turn.
+    pub fn turn(&self) -> Result<Turn, Error> {
+        self.record.turn()
+    }
+
+    /// The last epoch of the agent before: what was judged under it names rules by other numbers than this
+    /// agent's. 0 where there was none.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// A word that the agent before handed on; 0 where there was none.
+    pub fn handed_on(&self, word: Word) -> Result<u64, Error> {
+        self.record.get(word)
+    }
+
+    /// Hands a word on to the next agent.
+    pub fn hand_on(&mut self, word: Word, value: u64) -> Result<(), Error> {
+        self.record.set(word, value)
+    }
+
+    /// Gives the pods of a plan their ordinals in the kernel; to be called before [`Datapath::publish`].
+    pub fn number(&mut self, plan: &mut Plan) -> Result<(), Error> {
+        self.adopt()?;
+        if let Some(seats) = &mut self.seats {
+            seats.number(plan, self.tables.places());
+        }
+        Ok(())
     }
 
     /// Carries a plan out, then attaches to the links of the pods it covers, by UID, and detaches from
     /// links that lead to no pod any more. A link that went meanwhile is reported, not an error.
-    pub fn publish(&mut self, plan: &Plan, links: &BTreeMap<Arc<str>, Link>) -> Result<Published, Error> {
+    ///
+    /// Hooks of the agent before get this one's program now, when all it looks up is in place; those of links
+    /// that lead to no pod are left as they are while some pod still lacks its link (`waiting`).
+    pub fn publish(
+        &mut self,
+        plan: &Plan,
+        links: &BTreeMap<Arc<str>, Link>,
+        waiting: &BTreeSet<u32>,
+    ) -> Result<Published, Error> {
+        if self.turn()? == Turn::Passed {
+            return Err(Error::TurnPassed);
+        }
         let mut published = self.tables.publish(plan, links)?;
         let wanted: BTreeMap<u32, &Link> =
             plan.table.endpoints.keys().filter_map(|uid| links.get(uid)).map(|link| (link.ifindex, link)).collect();
@@ -177,7 +251,7 @@ impl Datapath {
                 self.hooks.detach(ifindex);
             }
         }
-        self.hooks.prune()?;
+        self.hooks.prune(waiting)?;
         Ok(published)
     }
 
@@ -206,24 +280,35 @@ impl Datapath {
         (&mut self.sweep, &mut self.tables)
     }
 
-    /// Detaches everywhere and removes the pins; the tables can still be read.
-    pub fn detach(&mut self) {
-        self.hooks.detach_all();
-        if let Some(pins) = &self.pins {
-            // Not the counter of epochs: it outlives every agent. Folders go if nothing else is in them.
-            let _ = std::fs::remove_dir(pins.join("links"));
+    /// Detaches everywhere and removes the pins; the tables can still be read. Where another agent has taken
+    /// over, that one's hooks and pins stay.
+    pub fn detach(&mut self) -> Result<(), Error> {
+        if self.turn()? == Turn::Passed {
+            self.hooks.leave();
+            return Ok(());
         }
+        self.hooks.detach_all();
+        let Some(pins) = &self.pins else { return Ok(()) };
+        // Not the counter of epochs: it outlives every agent.
+        for path in pins::listed(pins.layout())?.iter().filter(|path| **path != pins.folder(EPOCHS)) {
+            if path.is_dir() {
+                pins::remove_all(path)?;
+            } else {
+                pins::remove(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the pins lie.
     pub fn pins(&self) -> Option<&Path> {
-        self.pins.as_deref()
+        self.pins.as_ref().map(Pins::layout)
     }
 }
 
 impl Drop for Datapath {
     fn drop(&mut self) {
-        self.detach();
+        self.hooks.leave();
     }
 }
 

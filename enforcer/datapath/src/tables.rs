@@ -1,6 +1,6 @@
 //! The kernel's tables, written through `verdict::abi` alone.
 
-use crate::{Error, Link, epochs::Epochs, load::take_map, system::MappedWords};
+use crate::{Error, Link, epochs::Epochs, kept::Pods, load::take_map, pins::Pins, system::MappedWords};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
@@ -37,6 +37,7 @@ pub struct Tables {
     shares: Array<MapData, [u64; 4]>,
     returned: Array<MapData, [u64; 4]>,
     epochs: Epochs,
+    pods: Pods,
     room: Limits,
     places: BTreeMap<u32, Place>,
 }
@@ -55,6 +56,13 @@ pub struct Place {
     /// The link that leads to it: index, name.
     pub link: Option<(u32, Arc<str>)>,
     record: EndpointRecord,
+}
+
+impl Place {
+    /// An endpoint as an earlier agent left it: this one has published nothing for it yet.
+    pub(crate) fn adopted(uid: Arc<str>, addresses: [Address; OWN_ADDRESSES], mode: Mode) -> Self {
+        Self { uid, addresses, mode, word: 0, link: None, record: [0; RECORD_WORDS] }
+    }
 }
 
 /// How an endpoint's word reaches the kernel program.
@@ -81,7 +89,7 @@ pub struct Published {
 }
 
 impl Tables {
-    pub(crate) fn of(ebpf: &mut Ebpf, epochs: Option<&std::path::Path>) -> Result<Self, Error> {
+    pub(crate) fn of(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, Error> {
         let room = room(ebpf)?;
         let words = map_endpoints(ebpf)?;
         Ok(Self {
@@ -96,7 +104,8 @@ impl Tables {
             rules: take_map(ebpf, maps::RULES)?,
             shares: take_map(ebpf, maps::SHARES)?,
             returned: take_map(ebpf, maps::RETURNED)?,
-            epochs: Epochs::open(epochs)?,
+            epochs: Epochs::open(pins)?,
+            pods: Pods::open(pins)?,
             room,
             places: BTreeMap::new(),
         })
@@ -117,6 +126,12 @@ impl Tables {
         &self.places
     }
 
+    /// Takes over the endpoints of an earlier agent: the last epoch it gave.
+    pub(crate) fn adopt(&mut self) -> Result<u64, Error> {
+        self.places = self.pods.all()?;
+        self.epochs.read()
+    }
+
     /// Carries a plan out, in the order that [`Plan`]'s module gives. `links` says which link leads to
     /// which pod. Nothing is done if the plan does not fit.
     pub fn publish(&mut self, plan: &Plan, links: &BTreeMap<Arc<str>, Link>) -> Result<Published, Error> {
@@ -125,6 +140,9 @@ impl Tables {
             // Nobody looks at these yet.
             plan.slots_added.iter().for_each(|(number, slot)| {
                 let _ = self.remove_slot(*number, slot);
+            });
+            plan.frontends_added.keys().for_each(|key| {
+                let _ = self.rules.remove(key);
             });
             return Err(error);
         }
@@ -141,11 +159,17 @@ impl Tables {
             self.publish_endpoint(plan, change)?;
         }
         self.bind(&plan.table.endpoints, links)?;
-        for gone in &plan.endpoints_removed {
-            self.remove_endpoint(gone.ordinal)?;
+        // Also those that only an earlier agent knew.
+        let stay: BTreeSet<u32> = plan.table.endpoints.values().map(|endpoint| endpoint.ordinal).collect();
+        let left: Vec<u32> = self.places.keys().filter(|ordinal| !stay.contains(*ordinal)).copied().collect();
+        for ordinal in left {
+            self.remove_endpoint(ordinal)?;
         }
         for node in &plan.nodes_removed {
             gone(self.nodes.remove(&node.0)).map_err(Error::table("write", maps::NODES))?;
+        }
+        for key in &plan.frontends_removed {
+            gone(self.rules.remove(key)).map_err(Error::table("write", maps::RULES))?;
         }
         for (number, slot) in &plan.slots_removed {
             self.remove_slot(*number, slot)?;
@@ -163,6 +187,9 @@ impl Tables {
         for (number, slot) in &plan.slots_added {
             self.set_slot(*number, slot)?;
         }
+        for (key, backends) in &plan.frontends_added {
+            self.set_rule(key, *backends)?;
+        }
         for (index, record) in &plan.generations_added {
             self.set_generation(*index, record)?;
         }
@@ -174,15 +201,11 @@ impl Tables {
 
     fn publish_endpoint(&mut self, plan: &Plan, change: &EndpointChange) -> Result<(), Error> {
         let Some(endpoint) = plan.table.endpoints.get(&change.uid) else { return Ok(()) };
-        let place = self.places.entry(change.ordinal).or_insert_with(|| Place {
-            uid: endpoint.uid.clone(),
-            addresses: endpoint.addresses,
-            mode: endpoint.mode,
-            word: 0,
-            link: None,
-            record: [0; RECORD_WORDS],
-        });
+        let new = || Place::adopted(endpoint.uid.clone(), endpoint.addresses, endpoint.mode);
+        let place = self.places.entry(change.ordinal).or_insert_with(new);
         place.mode = endpoint.mode;
+        // Before the kernel can keep anything under this ordinal.
+        self.pods.set(change.ordinal, Some(place))?;
         self.store_word(change)
     }
 
@@ -244,7 +267,8 @@ impl Tables {
         if let Some((ifindex, _)) = place.link {
             self.unlink(ifindex)?;
         }
-        self.set_endpoint(ordinal, &[0; RECORD_WORDS])
+        self.set_endpoint(ordinal, &[0; RECORD_WORDS])?;
+        self.pods.set(ordinal, None)
     }
 
     /// Leads a link to nobody, unless it leads to another endpoint by now.

@@ -42,9 +42,13 @@ struct Metadata {
     namespace: Option<String>,
 }
 
+/// What is written of the policies of a document, by namespace and name.
+type Specs = HashMap<(String, String), Spec>;
+
 pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) {
     let mut unread: BTreeMap<String, usize> = BTreeMap::new();
-    let mut in_json: HashMap<&str, HashMap<(String, String), Spec>> = HashMap::new();
+    // By file and how much of it is left where the document begins.
+    let mut in_json: HashMap<(&str, usize), Specs> = HashMap::new();
     for (index, policy) in subject.policies().iter().enumerate() {
         let Some(source) = &policy.source else { continue };
         let Some(text) = texts.get(&source.file) else {
@@ -55,7 +59,8 @@ pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) 
         let document = document_of(text, source.line);
         let (lines, spec) = match document.starts_with(['{', '[']) {
             true => {
-                let all = in_json.entry(document).or_insert_with(|| specs_in_json(document));
+                let place = (&*source.file, document.len());
+                let all = in_json.entry(place).or_insert_with(|| specs_in_json(document));
                 (Vec::new(), all.get(&(policy.namespace.clone(), policy.name.clone())).cloned())
             }
             false => {
@@ -96,8 +101,8 @@ fn document_of(text: &str, line: u32) -> &str {
     text[begin..].trim_start_matches('\u{feff}').trim_start()
 }
 
-fn specs_in_json(text: &str) -> HashMap<(String, String), Spec> {
-    fn collect(document: Document, into: &mut HashMap<(String, String), Spec>) {
+fn specs_in_json(text: &str) -> Specs {
+    fn collect(document: Document, into: &mut Specs) {
         document.items.into_iter().for_each(|item| collect(item, into));
         if let (Some("NetworkPolicy"), Some(name)) = (document.kind.as_deref(), document.metadata.name) {
             let namespace = document.metadata.namespace.unwrap_or_else(|| "default".to_owned());

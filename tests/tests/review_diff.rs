@@ -360,6 +360,47 @@ fn nowhere(old: &Cluster, new: &Cluster) -> Vec<IpAddr> {
     all.filter(|ip: &IpAddr| known.is_empty() || known.contains(&ip.is_ipv4())).collect()
 }
 
+/// The pod selectors that look at a namespace, by the policies of one cluster.
+fn looking_at<'c>(cluster: &'c Cluster, namespace: &str) -> Vec<&'c Selector> {
+    let mut all = Vec::new();
+    for policy in &cluster.policies.policies {
+        let is_here = policy.namespace == namespace;
+        all.extend(is_here.then_some(&policy.pod_selector));
+        for peer in policy.ingress.iter().chain(&policy.egress).flatten().flat_map(|rule| &rule.peers) {
+            let Peer::Pods { namespaces, pods: Some(pods) } = peer else { continue };
+            let labels = cluster.namespaces.get(namespace).map(|namespace| &namespace.labels);
+            let is_led_to = namespaces.as_ref().map_or(is_here, |at| labels.is_some_and(|labels| at.matches(labels)));
+            all.extend(is_led_to.then_some(pods));
+        }
+    }
+    all
+}
+
+/// Newcomers but for the addresses at which a pod stands for them that runs and that no selector tells from them: with
+/// its own addresses and named ports, it is asked about itself.
+fn unlike_who_runs(newcomers: Vec<Asked>, clusters: [&Cluster; 2]) -> Vec<Asked> {
+    let is_like = |one: &Pod, other: &Pod| {
+        let selectors = clusters.into_iter().flat_map(|cluster| looking_at(cluster, &one.namespace));
+        one.namespace == other.namespace
+            && selectors.into_iter().all(|selector| selector.matches(&one.labels) == selector.matches(&other.labels))
+    };
+    let mut left = Vec::new();
+    for newcomer in newcomers {
+        let Asked::Pod(mut pod) = newcomer else { continue };
+        let running = clusters.into_iter().flat_map(|cluster| &cluster.pods);
+        let like: Vec<&Pod> = running.filter(|other| is_like(&pod, other)).collect();
+        for other in like {
+            let has =
+                |ip: &IpAddr| other.addresses.is_empty() || other.addresses.iter().any(|a| a.is_ipv4() == ip.is_ipv4());
+            pod.addresses.retain(|ip| !has(ip));
+        }
+        if !pod.addresses.is_empty() {
+            left.push(Asked::Pod(pod));
+        }
+    }
+    left
+}
+
 /// Every label combination that could come, in every namespace that could be.
 fn newcomers(addresses: &[IpAddr]) -> Vec<Asked> {
     let mut all = Vec::new();
@@ -392,7 +433,7 @@ fn pods_of(cluster: &Cluster) -> BTreeMap<WorkloadKey, Vec<Asked>> {
 
 /// Whether the same passes between any two, newcomers included, by both policies.
 fn is_equal_for_each(references: &[Reference<'_>; 2], nowhere: &[IpAddr], clusters: [&Cluster; 2]) -> bool {
-    let mut clients = newcomers(nowhere);
+    let mut clients = unlike_who_runs(newcomers(nowhere), clusters);
     clients.extend(clusters.into_iter().flat_map(|c| &c.pods).map(|pod| Asked::Pod(Box::new(pod.clone()))));
     clients.extend(outside());
     let servers: Vec<Asked> = clients.iter().map(Asked::another).collect();

@@ -110,8 +110,10 @@ pub struct Nobody {
     /// What its labels are, as far as selectors look: for people.
     pub described: String,
     /// Pods that run with such labels, over fewer address families than the others have. What they
-    /// may, and may receive, is theirs to tell.
+    /// may, and may receive, is theirs to tell, with the addresses and the named ports that they have.
     pub like: Vec<EndId>,
+    /// The families over which it could come and be like none of those that run.
+    pub over: Family,
 }
 
 /// A namespace of pods that nobody runs yet.
@@ -291,16 +293,23 @@ impl<'c> Universe<'c> {
     /// Whether two ends could have a connection, now or once somebody comes: who comes has addresses
     /// of the families that pods have.
     pub(crate) fn could_meet(&self, from: EndId, to: EndId) -> bool {
-        let fits = |one: EndId, other: EndId| {
-            !matches!(self.end(one), End::Nobody(_)) || self.families.meets(self.family(other))
+        let fits = |one: EndId, other: EndId| match self.end(one) {
+            End::Nobody(nobody) => nobody.over.meets(self.family(other)),
+            End::Pods(_) | End::Block(_) => true,
         };
         self.family(from).meets(self.family(to)) && fits(from, to) && fits(to, from)
     }
 
-    /// Whether these ends have addresses of all families that pods have.
-    fn cover_families(&self, ends: &[EndId]) -> bool {
-        let are_there = |family: &Family| ends.iter().any(|end| self.family(*end).meets(*family));
-        [Family::V4, Family::V6].iter().filter(|family| family.meets(self.families)).all(are_there)
+    /// The families that pods have and these ends have not; `None` where they have all.
+    fn beyond(&self, ends: &[EndId]) -> Option<Family> {
+        let has = |family: Family| ends.iter().any(|end| self.family(*end).meets(family));
+        let is_missing = |family: Family| family.meets(self.families) && !has(family);
+        match (is_missing(Family::V4), is_missing(Family::V6)) {
+            (true, true) => Some(Family::Both),
+            (true, false) => Some(Family::V4),
+            (false, true) => Some(Family::V6),
+            (false, false) => None,
+        }
     }
 
     fn push(&mut self, end: End) -> EndId {
@@ -401,11 +410,9 @@ impl<'c> Universe<'c> {
             for cell in cells {
                 let labels = cell.witness();
                 let like = running.remove(&signature(&labels)).unwrap_or_default();
-                if self.cover_families(&like) {
-                    continue;
-                }
+                let Some(over) = self.beyond(&like) else { continue };
                 let (at, described) = (Where::Existing(namespace.to_owned()), cell.to_string());
-                let id = self.push(End::Nobody(Nobody { namespace: at, labels, described, like }));
+                let id = self.push(End::Nobody(Nobody { namespace: at, labels, described, like, over }));
                 self.by_namespace.entry(namespace.to_owned()).or_default().push(id);
             }
         }
@@ -431,7 +438,7 @@ impl<'c> Universe<'c> {
             for cell in cells {
                 let namespace = Where::New { labels: labels.clone(), described: described.clone() };
                 let (labels, described) = (cell.witness(), cell.to_string());
-                let nobody = Nobody { namespace, labels, described, like: Vec::new() };
+                let nobody = Nobody { namespace, labels, described, like: Vec::new(), over: self.families };
                 let id = self.push(End::Nobody(nobody));
                 self.in_new_namespaces.push(id);
             }

@@ -1,5 +1,5 @@
 //! What a review costs: the built command over a generated cluster, from start to the last byte
-//! printed. `./run bench review`, after `./run build`.
+//! printed. `./run bench review` builds it first.
 //!
 //! 10,000 pods of 1,000 workloads in 50 namespaces. Each policy isolates one workload both ways: three
 //! workloads may call it at one or two ports, here and there by name, here and there a block of
@@ -46,6 +46,7 @@ fn main() {
             measure(&podfence, "reach --exposure, JSON", policies, &["reach", "--exposure", "-o", "json"], &[&json]);
             let changed = file(folder.path(), "changed.json", &list(&changed(&items)));
             measure(&podfence, "diff, JSON", policies, &["diff", "-o", "json"], &[&json, &changed]);
+            measure(&podfence, "lint, JSON", policies, &["lint", "-o", "json"], &[&json]);
             let yaml = file(folder.path(), "cluster.yaml", &documents(&items));
             measure(&podfence, "reach, YAML", policies, &["reach", "-o", "json"], &[&yaml]);
             for (name, path) in [("reading alone, JSON", &json), ("reading alone, YAML", &yaml)] {

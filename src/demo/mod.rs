@@ -62,7 +62,6 @@ pub(crate) fn run(typed: &typed::Demo) -> Result<Ending> {
     let mut story = Story::default();
     let say = |text: String| story_line(&text);
     say(format!("The story of {}, told in {}", scenario.name, place.root.display()))?;
-    scenario.notes.iter().try_for_each(|note| say(format!("note: {note}")))?;
     match stage(typed, &scenario)? {
         Stage::Whole(lab) => whole(&mut story, lab, &place)?,
         Stage::Capture(why) => capture::tell(&mut story, &scenario, &place, &why)?,

@@ -220,6 +220,7 @@ impl Lab {
                 .map(|pod| pod.addresses.clone())
                 .collect(),
             Host::Name(name) => match service_named(&self.scenario.cluster, &client.party, name) {
+                Some((_, service)) if !service.cluster_ips.is_empty() => vec![service.cluster_ips.clone()],
                 Some(((namespace, _), service)) => (world.living())
                     .filter(|pod| pod.is_behind(namespace, service))
                     .map(|pod| pod.addresses.clone())

@@ -308,7 +308,8 @@ impl Lab {
         }
         let outside: Vec<Client> = self.clients().into_iter().filter(|client| client.uid.is_empty()).collect();
         outside.iter().try_for_each(|client| self.wait_ready(client))?;
-        self.save()
+        self.save()?;
+        self.translate()
     }
 
     pub(crate) fn client_of(&self, pod: &LabPod) -> Client {

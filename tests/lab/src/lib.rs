@@ -25,6 +25,7 @@ mod resolve;
 mod scenario;
 mod state;
 pub mod traffic;
+mod translate;
 mod world;
 
 pub use control::{Outcome, Stage};

@@ -11,10 +11,12 @@ use crate::{
     process::{self, Process},
     scenario::Party,
     state::write_json,
+    translate::translate,
     world::{Ending, LabPod},
 };
 use model::cluster::{Cluster, WorkloadKey};
 use std::{
+    collections::BTreeSet,
     fs::File,
     net::IpAddr,
     os::unix::process::CommandExt,
@@ -184,8 +186,21 @@ impl Lab {
         write_json(&self.folder.file("records.json"), &self.world().records(&self.scenario))
     }
 
-    /// Makes the DNS server answer what is true now.
+    /// Makes the node translate addresses of Services to the pods that serve now.
+    pub(crate) fn translate(&self) -> Result<(), Error> {
+        let cluster = self.cluster()?;
+        let mut frontends = cluster.frontends();
+        if frontends.is_empty() {
+            return Ok(());
+        }
+        let serving: BTreeSet<IpAddr> = self.world().living().flat_map(|pod| pod.addresses.clone()).collect();
+        frontends.iter_mut().for_each(|of| of.backends.retain(|backend| serving.contains(&backend.address)));
+        translate(&self.node(), &frontends, &self.scenario.node.addresses)
+    }
+
+    /// Makes the DNS server answer, and the node translate, what is true now.
     fn publish_names(&self) -> Result<(), Error> {
+        self.translate()?;
         self.write_records()?;
         let Some(workload) = &self.scenario.dns else { return Ok(()) };
         let servers: Vec<Client> = self.world().living_of(workload).map(|pod| self.client_of(pod)).collect();

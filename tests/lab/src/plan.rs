@@ -80,16 +80,3 @@ pub(crate) fn node(file: &str, cluster: &Cluster) -> Result<NodePlan, Error> {
     }
     Ok(NodePlan { name: name.clone(), addresses, pods_v4, pods_v6 })
 }
-
-/// What the lab does otherwise than a cluster would.
-pub(crate) fn notes(cluster: &Cluster) -> Vec<String> {
-    let mut notes = Vec::new();
-    for ((namespace, name), service) in &cluster.services {
-        if !service.cluster_ips.is_empty() {
-            notes.push(format!(
-                "Service {namespace}/{name}: its ClusterIP is not translated; its name leads to its pods, as if headless"
-            ));
-        }
-    }
-    notes
-}

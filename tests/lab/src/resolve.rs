@@ -52,12 +52,10 @@ pub(crate) fn scenario(
         jobs: Vec::new(),
         events: Vec::new(),
         attacks: Vec::new(),
-        notes: Vec::new(),
         texts: Default::default(),
         objects,
         workloads,
     };
-    scenario.notes = plan::notes(&scenario.cluster);
     let file = traffic_file;
     Reader { file, scenario: &mut scenario }.read(traffic)?;
     Ok(scenario)
@@ -262,13 +260,13 @@ impl Reader<'_> {
             };
         }
         let candidates = self.candidates(field, from, text, &to)?;
-        let answers =
-            |party: &Party| match to.port {
-                None => true,
-                Some(port) => self.scenario.serves.get(party).is_some_and(|all| {
-                    all.iter().any(|served| served.port == port && served.server.answers(to.scheme))
-                }),
-            };
+        let answers = |party: &Party| match to.port {
+            None => true,
+            Some(_) => self.scenario.serves.get(party).is_some_and(|all| {
+                let port = self.scenario.port_at(from, &to, party);
+                all.iter().any(|served| served.port == port && served.server.answers(to.scheme))
+            }),
+        };
         let servers: BTreeSet<Party> = candidates.iter().filter(|party| answers(party)).cloned().collect();
         if servers.is_empty() {
             return Err(self.fail(text, field, self.nobody_answers(&to, &candidates)));
@@ -331,7 +329,7 @@ impl Reader<'_> {
         }
         let offers = if offers.is_empty() { "nothing is served there".to_owned() } else { offers.join(", ") };
         format!(
-            "nobody answers {to}: {offers}. Services are not translated: write the pods' own port, and list it under `serve`"
+            "nobody answers {to}: {offers}. Write the pods' own port where a Service is headless, the Service's where it has a ClusterIP, and list the pods' under `serve`"
         )
     }
 

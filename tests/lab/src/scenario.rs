@@ -9,7 +9,7 @@ use crate::{
     traffic::{Connection, Expect},
 };
 use model::{
-    cluster::{Cluster, WorkloadKey},
+    cluster::{Cluster, TargetPort, WorkloadKey},
     policy::Protocol,
 };
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,6 @@ pub struct Scenario {
     pub events: Vec<PlannedEvent>,
     /// What must not succeed.
     pub attacks: Vec<Attack>,
-    /// What the lab does otherwise than a cluster would, for this scenario.
-    pub notes: Vec<String>,
     /// The two files as they were read: cluster.yaml and traffic.yaml.
     pub(crate) texts: [String; 2],
     pub(crate) objects: Vec<Value>,
@@ -250,10 +248,30 @@ impl Scenario {
             Scheme::Udp => Some(Protocol::Udp),
             Scheme::Icmp | Scheme::Dns | Scheme::DnsTcp => None,
         };
-        let port = to.port.unwrap_or(0);
         // A pod that scrapes every pod does not scrape itself.
         let servers = servers.iter().filter(move |server| *server != from || !matches!(to.host, Host::EveryPod { .. }));
-        lookup.into_iter().chain(servers.map(move |server| edge(server.clone(), protocol, port)))
+        lookup
+            .into_iter()
+            .chain(servers.map(move |server| edge(server.clone(), protocol, self.port_at(from, to, server))))
+    }
+
+    /// The port at which a server answers a call: the target's, where the call goes to a Service's address; 0
+    /// for a ping.
+    pub(crate) fn port_at(&self, from: &Party, to: &Destination, server: &Party) -> u16 {
+        let Some(asked) = to.port else { return 0 };
+        let (Host::Name(name), Party::Workload(key)) = (&to.host, server) else { return asked };
+        let Some((_, service)) = resolve::service_named(&self.cluster, from, name) else { return asked };
+        let protocol = if to.scheme == Scheme::Udp { Protocol::Udp } else { Protocol::Tcp };
+        let of_service = service.ports.iter().find(|port| port.port == asked && port.protocol == protocol);
+        match of_service.filter(|_| !service.cluster_ips.is_empty()).map(|port| &port.target) {
+            Some(TargetPort::Number(port)) => *port,
+            Some(TargetPort::Name(name)) => {
+                let workload = self.cluster.workloads.get(key);
+                let ports = workload.map(|workload| &workload.template_ports[..]).unwrap_or_default();
+                ports.iter().find(|port| port.name.as_ref() == Some(name)).map_or(asked, |port| port.port)
+            }
+            None => asked,
+        }
     }
 
     /// The DNS workload and protocol by which this call's name is resolved.

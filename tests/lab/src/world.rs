@@ -255,13 +255,17 @@ impl World {
         kept.chain(owners).chain(pods.into_iter().map(|pod| pod_object(pod, &scenario.node))).collect()
     }
 
-    /// What the DNS server answers: Services by their living pods, outside hosts by themselves.
+    /// What the DNS server answers: Services by their addresses, headless ones by their living pods, outside
+    /// hosts by themselves.
     pub(crate) fn records(&self, scenario: &Scenario) -> BTreeMap<String, Vec<IpAddr>> {
         let mut records: BTreeMap<String, Vec<IpAddr>> =
             scenario.outside.iter().map(|(name, addresses)| (format!("{name}."), addresses.clone())).collect();
         for ((namespace, name), service) in &scenario.cluster.services {
             let pods = self.living().filter(|pod| pod.is_behind(namespace, service));
-            let addresses = pods.flat_map(|pod| pod.addresses.iter().copied()).collect();
+            let addresses = match &service.cluster_ips[..] {
+                [] => pods.flat_map(|pod| pod.addresses.iter().copied()).collect(),
+                given => given.to_vec(),
+            };
             records.insert(format!("{name}.{namespace}.svc.cluster.local."), addresses);
         }
         records

@@ -162,17 +162,14 @@ fn a_mistake_in_the_cluster_is_told_with_its_object() {
 }
 
 #[test]
-fn a_service_with_an_address_is_played_as_headless_and_said_so() {
-    let cluster = CLUSTER.replace(
-        "name: api\n  namespace: shop\nspec:\n  clusterIP: None",
-        "name: api\n  namespace: shop\nspec:\n  clusterIP: 10.96.0.7",
-    );
-    let scenario = parse(&cluster, TRAFFIC).unwrap();
-    assert!(
-        matches!(&scenario.notes[..], [note] if note.contains("shop/api") && note.contains("headless")),
-        "{:?}",
-        scenario.notes
-    );
+fn a_call_to_a_services_address_is_an_edge_to_the_backends_port() {
+    let scenario = example("shop");
+    let carts = scenario.calls.iter().filter(|call| call.to.to_string() == "http://cart:80/cart");
+    assert!(carts.count() > 1);
+    let cart = |edge: &&lab::ExpectedEdge| edge.server.to_string().ends_with("/cart") && edge.port != 9100;
+    let edges = scenario.expected_edges();
+    assert!(edges.iter().filter(cart).count() > 1);
+    assert!(edges.iter().filter(cart).all(|edge| edge.port == 8080), "{edges:?}");
 }
 
 #[test]

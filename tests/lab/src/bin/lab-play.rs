@@ -27,7 +27,6 @@ fn play(folder: &Path, name: &str, duration: Duration) -> Result<(), Error> {
         ..Options::default()
     };
     let scenario = Scenario::load(folder)?;
-    scenario.notes.iter().for_each(|note| println!("note: {note}"));
     let lab = Lab::up(&scenario, &options)?;
     println!("up: {} pods; the node is {}", lab.pods().len(), lab.node_netns().display());
     let report = lab.run(duration, &mut |cluster| println!("changed: {} pods so far", cluster.pods.len()))?;

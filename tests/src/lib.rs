@@ -1,9 +1,11 @@
 //! What tests across crates share: frames, a rig for the loaded program, a lab with an
-//! agent, a second evaluator of policies, and the word on privilege.
+//! agent, random clusters with a second evaluator of policies, and the word on privilege.
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod objects;
 pub mod privilege;
+pub mod questions;
 pub mod random;
 pub mod rig;
 pub mod second;

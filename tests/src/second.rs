@@ -66,8 +66,17 @@ pub fn allowed(objects: &[Value], from: Who<'_>, to: Who<'_>, protocol: Option<&
         return true;
     }
     // Both ends must allow. Replies to an allowed connection pass; they are no question here.
-    let packet = Packet { to, protocol, port };
-    egress_allowed(objects, from, &packet) && ingress_allowed(objects, from, &packet)
+    leaves(objects, from, to, protocol, port) && enters(objects, from, to, protocol, port)
+}
+
+/// The client's half of [`allowed`], as policies have it: whether they let the packet out.
+pub fn leaves(objects: &[Value], from: Who<'_>, to: Who<'_>, protocol: Option<&str>, port: u16) -> bool {
+    egress_allowed(objects, from, &Packet { to, protocol, port })
+}
+
+/// The server's half of it: whether they let the packet in.
+pub fn enters(objects: &[Value], from: Who<'_>, to: Who<'_>, protocol: Option<&str>, port: u16) -> bool {
+    ingress_allowed(objects, from, &Packet { to, protocol, port })
 }
 
 /// Where a packet goes to.

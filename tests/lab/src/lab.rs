@@ -203,6 +203,16 @@ impl Lab {
         network::path_of(&self.node())
     }
 
+    /// A pod's network namespace.
+    pub fn pod_netns(&self, pod: &LabPod) -> PathBuf {
+        network::path_of(&pod.netns)
+    }
+
+    /// The network namespace of a host outside the cluster.
+    pub fn host_netns(&self, name: &str) -> PathBuf {
+        network::path_of(&self.outside_netns(name))
+    }
+
     /// Every pod so far, those that ended among them.
     pub fn pods(&self) -> Vec<LabPod> {
         self.world().pods.clone()

@@ -11,14 +11,16 @@ use proptest::{
 use serde_json::{Map, Value, json};
 use std::fmt;
 
-const NAMESPACES: [&str; 3] = ["a", "b", "default"];
+/// Every namespace; objects need not name all of them.
+pub const NAMESPACES: [&str; 3] = ["a", "b", "default"];
 const VALUES: [(&str, &[&str]); 3] = [("app", &["web", "api"]), ("tier", &["front", "back", ""]), ("env", &["prod"])];
-const PORTS: [u16; 5] = [1, 80, 81, 8080, 65535];
+/// The ports that policies and containers name.
+pub const PORTS: [u16; 5] = [1, 80, 81, 8080, 65535];
 const NAMES: [&str; 2] = ["http", "dns"];
 
 /// Objects of a cluster, which print as JSON.
 #[derive(Clone)]
-pub(crate) struct Objects(pub(crate) Vec<Value>);
+pub struct Objects(pub Vec<Value>);
 
 impl fmt::Display for Objects {
     /// One a line.
@@ -34,7 +36,7 @@ impl fmt::Debug for Objects {
 }
 
 /// A pod that is not there yet, before it the namespace that comes with it.
-pub(crate) fn newcomer() -> impl Strategy<Value = Objects> {
+pub fn newcomer() -> impl Strategy<Value = Objects> {
     let labels = || {
         let label = prop_oneof![3 => label(), 1 => select(&VALUES[..]).prop_map(|(key, _)| (key, "other"))];
         vec(label, 0..=3)
@@ -49,7 +51,7 @@ pub(crate) fn newcomer() -> impl Strategy<Value = Objects> {
 }
 
 /// A pod with these labels, and its namespace where that has labels of its own.
-pub(crate) fn coming(namespace: &str, namespace_labels: Option<Value>, labels: Value) -> Objects {
+pub fn coming(namespace: &str, namespace_labels: Option<Value>, labels: Value) -> Objects {
     let home = namespace_labels.map(
         |labels| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}),
     );
@@ -59,7 +61,7 @@ pub(crate) fn coming(namespace: &str, namespace_labels: Option<Value>, labels: V
 }
 
 /// Namespaces, a node, pods and policies.
-pub(crate) fn objects() -> impl Strategy<Value = Objects> {
+pub fn objects() -> impl Strategy<Value = Objects> {
     let namespaces = NAMESPACES.map(|name| option::weighted(0.8, namespace(name)));
     let pods = vec(pod(), 3..=6).prop_map(|pods| pods.into_iter().enumerate().map(|(i, pod)| pod.at(i)).collect());
     (namespaces, pods, vec(policy(), 0..=4)).prop_map(|(namespaces, pods, policies)| {
@@ -68,14 +70,16 @@ pub(crate) fn objects() -> impl Strategy<Value = Objects> {
             policy["metadata"]["name"] = json!(format!("p{index}"));
             policy
         });
-        let status = json!({"addresses": [{"type": "InternalIP", "address": NODE}]});
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": status});
+        let status = json!({"addresses": NODE.map(|address| json!({"type": "InternalIP", "address": address}))});
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME}, "status": status});
         Objects(namespaces.into_iter().flatten().chain([node]).chain(pods).chain(policies).collect())
     })
 }
 
-/// The node's address, which hostNetwork pods share.
-const NODE: &str = "192.168.0.1";
+/// The node that every pod is on.
+pub const NODE_NAME: &str = "n1";
+/// Its addresses, which hostNetwork pods share.
+pub const NODE: [&str; 2] = ["192.168.0.1", "fd00:1::1"];
 
 // --- fields ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     let host_network = prop_oneof![6 => Just(None), 1 => Just(Some(json!(true))), 1 => Just(Some(json!(false)))];
     let init = object([("restartPolicy", maybe(Just(json!("Always")))), ("ports", always(container_ports()))]);
     let spec = object([
-        ("nodeName", always(Just(json!("n1")))),
+        ("nodeName", always(Just(json!(NODE_NAME)))),
         ("hostNetwork", host_network.boxed()),
         ("containers", always(list(object([("ports", maybe(container_ports()))]), 2))),
         ("initContainers", prop_oneof![3 => Just(None), 1 => list(init, 1).prop_map(Some)].boxed()),
@@ -212,11 +216,11 @@ impl Pod {
         let completed = self.phase.as_ref().is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
         // Its address may have been given away since.
         let number = 1 + if completed { self.successor.index(6) } else { index };
-        let mut ips: Vec<String> = match self.spec["hostNetwork"] == true {
-            true => vec![NODE.to_owned()],
-            false => self.families.chars().map(|f| if f == '4' { "10.0.0." } else { "fd00::" }.to_owned()).collect(),
+        let own = |family| format!("{}{number}", if family == '4' { "10.0.0." } else { "fd00::" });
+        let ips: Vec<String> = match self.spec["hostNetwork"] == true {
+            true => NODE.map(str::to_owned).to_vec(),
+            false => self.families.chars().map(own).collect(),
         };
-        ips.iter_mut().filter(|ip| *ip != NODE).for_each(|ip| *ip += &number.to_string());
         let mut status = json!({});
         if let Some(phase) = self.phase {
             status["phase"] = phase;

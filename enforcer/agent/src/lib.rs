@@ -13,7 +13,7 @@ mod node;
 mod slices;
 mod status;
 
-pub use status::{NotCovered, Status, Stopped, Update, mode_name};
+pub use status::{NotCovered, Status, Stopped, Update, Window, mode_name};
 
 use model::{cluster::Cluster, ledger::Ledger};
 use node::{Ask, Node};

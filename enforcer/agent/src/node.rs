@@ -1,13 +1,18 @@
 //! The loop of one node, in the node's network namespace.
 
+mod reporting;
+
 use crate::{
-    Error, Options,
+    Answer, Error, Options, Question, Report,
+    check::Check,
+    question::Asker,
     slices::{Teller, ended_key},
-    status::{NotCovered, Status, Stopped, Update},
+    status::{NotCovered, Status, Stopped, Update, Window},
 };
-use compile::{Compiler, Ending};
+use compile::{Compiler, Ending, RuleTable};
 use datapath::{
-    Bindings, Counted, Datapath, Ended, Found, LinkChanges, SweptEntry, Turn, Word, bind, discover, monotonic_coarse,
+    Ahead, Bindings, Changed, Counted, Datapath, Ended, LinkChanges, SweptEntry, Turn, UnknownPod, Word, bind,
+    discover, monotonic_coarse,
 };
 use flowlog::Writer;
 use model::{
@@ -18,7 +23,7 @@ use model::{
 };
 use observer::Observer;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -38,6 +43,10 @@ pub(crate) enum Ask {
     Flush(Sender<Result<(), Error>>),
     Status(Sender<Result<Status, Error>>),
     Ledger(Sender<Ledger>),
+    ComesFrom(String),
+    Refused(String),
+    Report(Sender<Result<Report, Error>>),
+    Why { question: Question, reply: Sender<Result<Answer, String>> },
     Stop(Sender<Result<Stopped, Error>>),
     Leave(Sender<Result<Stopped, Error>>),
 }
@@ -66,9 +75,16 @@ pub(crate) struct Node {
     datapath: Datapath,
     compiler: Compiler,
     ending: Ending,
+    /// What is in force, with the kernel's ordinals.
+    table: RuleTable,
     observer: Observer,
     teller: Teller,
     links: LinkChanges,
+    /// Links changed, and nobody has looked which pods they lead to yet.
+    moved: Changed,
+    looked: Instant,
+    window: Window,
+    ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
     reads: Reads,
     cluster: Option<Box<Cluster>>,
     bindings: Bindings,
@@ -82,6 +98,8 @@ pub(crate) struct Node {
     counted: BTreeMap<u32, Counted>,
     idle_judged: u64,
     log_failures: (u64, Option<String>),
+    history: reporting::History,
+    check: Check,
 }
 
 impl Node {
@@ -97,6 +115,11 @@ impl Node {
             observer: Observer::new(writer, view, &options.node, &instance),
             teller: Teller::new(clock_zero),
             links: LinkChanges::listen()?,
+            table: RuleTable::default(),
+            moved: Changed::No,
+            looked: Instant::now(),
+            window: Window::default(),
+            ahead: BTreeMap::new(),
             reads: Reads::NotYet,
             datapath,
             options,
@@ -112,6 +135,8 @@ impl Node {
             counted: BTreeMap::new(),
             idle_judged: 0,
             log_failures: (0, None),
+            history: reporting::History::since(now),
+            check: Check::new(now.cast_unsigned()),
         })
     }
 
@@ -131,6 +156,14 @@ impl Node {
                 Ok(Ask::Ledger(reply)) => {
                     let _ = reply.send(self.observer.ledger().clone());
                 }
+                Ok(Ask::ComesFrom(from)) => self.history.comes_from(&from),
+                Ok(Ask::Refused(why)) => self.history.refused(unix_now(), why),
+                Ok(Ask::Report(reply)) => {
+                    let _ = reply.send(reporting::report(&mut self));
+                }
+                Ok(Ask::Why { question, reply }) => {
+                    let _ = reply.send(self.why(&question));
+                }
                 Ok(Ask::Stop(reply)) => {
                     let _ = reply.send(self.stop());
                     return;
@@ -145,7 +178,8 @@ impl Node {
                     return;
                 }
             }
-            let mut done = self.read_events();
+            let mut done = self.attach_new();
+            done = done.and_then(|()| self.read_events());
             if swept.elapsed() >= self.options.sweep_every {
                 swept = Instant::now();
                 done = done.and_then(|()| self.sweep(self.options.slice_every));
@@ -173,10 +207,9 @@ impl Node {
         let endpoints = &plan.table.endpoints;
         let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
         let pods = endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
-        let found = discover()?;
-        let bindings = bind(&found, pods, &before);
+        let bindings = bind(&discover(&self.options.datapath.ignore_interfaces)?, pods, &before);
         self.teller.learn(&plan.table.rules);
-        let published = self.datapath.publish(&plan, &bindings.bound, &waiting(&found, &bindings))?;
+        let published = self.datapath.publish(&plan, &bindings)?;
         self.compiler.adopt(&plan);
         // What gone endpoints counted is told while it is known who they were.
         self.sweep(Duration::ZERO)?;
@@ -186,10 +219,45 @@ impl Node {
         self.tables = plan.table.in_memory(0);
         self.idle_told.clear();
         self.observer.set_view(AddressView::new(&cluster));
-        let update = self.report(&plan.table, &bindings, published);
+        self.table = plan.table;
+        let update = self.report(&self.table, &bindings, published);
         self.bindings = bindings;
+        self.history.updated(unix_now(), &update);
+        self.check.updated(&cluster, &self.table);
         self.cluster = Some(cluster);
         Ok(update)
+    }
+
+    /// Attaches to a link as soon as it is there: until its pod is known, the node's setting is its rule.
+    fn attach_new(&mut self) -> Result<(), Error> {
+        if self.reads != Reads::Yes || self.cluster.is_none() {
+            return Ok(());
+        }
+        let changed = self.links.any()?;
+        let before = std::mem::replace(&mut self.looked, Instant::now());
+        if changed == Changed::Yes {
+            self.moved = Changed::Yes;
+            let new = self.datapath.attach_new()?;
+            // It came after the last look.
+            self.window.attached(new as u64, before.elapsed());
+        }
+        Ok(())
+    }
+
+    /// What stands before our programs, by interface name. What is new is told at once.
+    fn look_ahead(&mut self) -> Result<(), Error> {
+        let names = self.bindings.bound.values().chain(&self.bindings.unknown);
+        let names: BTreeMap<u32, &Arc<str>> = names.map(|link| (link.ifindex, &link.name)).collect();
+        let mut now = BTreeMap::new();
+        for (ifindex, ahead) in self.datapath.ahead()? {
+            let name = names.get(&ifindex).map_or_else(|| Arc::from(ifindex.to_string()), |name| Arc::clone(name));
+            for one in ahead.iter().filter(|one| self.ahead.get(&name).is_none_or(|before| !before.contains(one))) {
+                tracing::warn!(interface = &*name, "overtaken: {one}");
+            }
+            now.insert(name, ahead);
+        }
+        self.ahead = now;
+        Ok(())
     }
 
     /// Goes on where the agent before this one ended, if there was one.
@@ -266,6 +334,10 @@ impl Node {
                         self.tell(&entry);
                     }
                     EventKind::Verdict if event.reason.allows() => {}
+                    // Nobody knows whose packet it is, and it passed: counted, and no row.
+                    EventKind::Verdict if event.reason == Reason::UnknownPod && !self.denies_unknown() => {
+                        self.events_without_row += 1;
+                    }
                     EventKind::Verdict => self.denied(&event)?,
                 }
             }
@@ -273,6 +345,10 @@ impl Node {
                 return Ok(());
             }
         }
+    }
+
+    fn denies_unknown(&self) -> bool {
+        self.options.datapath.unknown_pod == UnknownPod::Deny
     }
 
     /// A denial: its entry tells of it, where there is one; else the event is all there is.
@@ -438,11 +514,16 @@ impl Node {
             Ok(()) => self.datapath.hand_on(Word::LastLook, now.cast_unsigned())?,
             Err(error) => self.log_failed(&error),
         }
+        if let Some(cluster) = &self.cluster {
+            self.check.some(cluster, self.datapath.tables(), now)?;
+        }
+        self.look_ahead()?;
         // Addresses of another namespace come without notice: look again while a pod lacks its link, or a
         // link its peer's link-local address, without which neighbour discovery from it looks forged.
         let incomplete = !self.bindings.pods_without_link.is_empty()
             || self.bindings.bound.values().any(|link| link.link_local == flow::Address::default());
-        if (incomplete || self.links.any()? == datapath::Changed::Yes)
+        let moved = std::mem::replace(&mut self.moved, Changed::No);
+        if (incomplete || moved == Changed::Yes)
             && let Some(cluster) = self.cluster.take()
         {
             let kept = cluster.clone();
@@ -460,6 +541,14 @@ impl Node {
         Ok(self.observer.flush()?)
     }
 
+    /// What the loaded tables say of an opening, and what the reference evaluator says.
+    fn why(&mut self, question: &Question) -> Result<Answer, String> {
+        let Some(cluster) = &self.cluster else {
+            return Err("nothing is enforced yet; ask again when `podfence status` shows endpoints".to_owned());
+        };
+        Asker { cluster, table: &self.table, tables: self.datapath.tables() }.answer(question)
+    }
+
     fn status(&mut self) -> Result<Status, Error> {
         self.read_events()?;
         Ok(Status {
@@ -473,6 +562,8 @@ impl Node {
             lost_entries: self.datapath.sweep().0.lost_entries,
             counted: self.counted.clone(),
             idle_judged: self.idle_judged,
+            ahead: self.ahead.clone(),
+            window: self.window,
             log_failures: self.log_failures.clone(),
         })
     }
@@ -513,23 +604,13 @@ impl Node {
     }
 }
 
-/// Links whose hooks an earlier agent may hold for a pod that still lacks its link: those that lead to no pod,
-/// while there is such a pod.
-fn waiting(found: &Found, bindings: &Bindings) -> BTreeSet<u32> {
-    if bindings.pods_without_link.is_empty() {
-        return BTreeSet::new();
-    }
-    let bound: BTreeSet<u32> = bindings.bound.values().map(|link| link.ifindex).collect();
-    found.links.keys().filter(|ifindex| !bound.contains(ifindex)).copied().collect()
-}
-
 fn unix_now() -> UnixNanos {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,9 +1,9 @@
 //! What the agent answers.
 
 use compile::Warning;
-use datapath::{Attachment, Counted, Counters, Publishing, Uncovered};
+use datapath::{Ahead, Attachment, Counted, Counters, Publishing, Uncovered};
 use model::ledger::Ledger;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use verdict::Mode;
 
 /// A mode as the label has it.
@@ -16,7 +16,7 @@ pub const fn mode_name(mode: Mode) -> &'static str {
 }
 
 /// What an update did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Update {
     /// Endpoints that got a generation and an epoch.
     pub endpoints: usize,
@@ -66,8 +66,34 @@ pub struct Status {
     pub counted: BTreeMap<u32, Counted>,
     /// Entries that stood idle through a change, judged again here.
     pub idle_judged: u64,
+    /// What stands before our programs, by interface name; checked once a second.
+    pub ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
+    /// How long new links had no program.
+    pub window: Window,
     /// Rows the log did not take, and the last reason.
     pub log_failures: (u64, Option<String>),
+}
+
+/// How long links that came while the agent ran had no program, at most: from the last look that did not see them
+/// until they were attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Links attached as they came.
+    pub links: u64,
+    /// The last one's.
+    pub last: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Window {
+    pub(crate) fn attached(&mut self, links: u64, within: Duration) {
+        if links > 0 {
+            self.links += links;
+            self.last = within;
+            self.longest = self.longest.max(within);
+        }
+    }
 }
 
 /// What is left when an agent has stopped.

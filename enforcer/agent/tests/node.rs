@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod world;
+mod links;
 mod restart;
 
 use datapath::Attachment;

@@ -27,9 +27,9 @@ use std::{
 use verdict::abi;
 
 /// Priority of our clsact filters: before any other.
-const PRIORITY: u16 = 1;
+pub(crate) const PRIORITY: u16 = 1;
 /// A handle of our own, so that detaching finds nobody else's filter.
-const HANDLE: TcHandle = TcHandle::new(0, 0x706f);
+pub(crate) const HANDLE: TcHandle = TcHandle::new(0, 0x706f);
 
 /// The two hooks of a link. From the host side, what the pod sends arrives at ingress.
 const HOOKS: [(&str, TcAttachType); 2] = [(abi::FROM_POD, TcAttachType::Ingress), (abi::TO_POD, TcAttachType::Egress)];
@@ -149,6 +149,12 @@ impl Hooks {
             Some(_) => held.leave(),
             None => held.detach(),
         }
+    }
+
+    /// Whether an earlier agent's program is in a link's hooks.
+    pub(crate) fn is_left_by_another(&self, link: &Link) -> bool {
+        let pinned = |pins: &Pins| HOOKS.iter().any(|(name, _)| earlier(pins, link.ifindex, name).is_some());
+        !self.held.contains_key(&link.ifindex) && self.pins.as_ref().is_some_and(pinned)
     }
 
     /// Removes what an earlier agent left of links that this one does not hold, but for those in `waiting`.

@@ -10,7 +10,7 @@ use flow::Address;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 use std::{
@@ -56,6 +56,10 @@ pub enum WhyUncovered {
         /// Its kind.
         kind: String,
     },
+    /// It carries a default route of the node.
+    Uplink,
+    /// A setting says to leave it alone.
+    Ignored,
     /// None of the addresses on the peer interface is a pod's of this node.
     UnknownPod,
     /// Its peer claims the address of a pod that another link leads to already.
@@ -81,6 +85,8 @@ impl fmt::Display for WhyUncovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAVeth { kind } => write!(f, "a {kind} link, and only veths are covered"),
+            Self::Uplink => write!(f, "the node's own way out"),
+            Self::Ignored => write!(f, "left alone, as ignoreInterfaces says"),
             Self::UnknownPod => write!(f, "no address on its peer is a known pod's"),
             Self::ClaimedTwice { by } => write!(f, "its peer claims an address of the pod behind {by}"),
             Self::ClaimsSeveral { pods } => write!(f, "its peer claims addresses of {pods} pods"),
@@ -100,19 +106,29 @@ pub struct Found {
     pub others: Vec<Uncovered>,
     /// Routes of the node to single addresses: address -> interface index.
     pub host_routes: BTreeMap<Address, u32>,
+    /// Interfaces with an XDP program: its id.
+    pub xdp: BTreeMap<u32, u32>,
 }
 
-/// Looks at the caller's network namespace.
-pub fn discover() -> Result<Found, Error> {
-    let mut route = Route::open()?;
-    let mut found = Found::default();
-    let mut request = LinkMessage::default();
-    request.header.interface_family = AddressFamily::Unspec;
-    for answer in route.dump("list links", &RouteNetlinkMessage::GetLink(request))? {
-        if let RouteNetlinkMessage::NewLink(message) = answer {
-            read_link(&mut found, &message);
-        }
+/// Interface names that are left alone: each a whole name, or its beginning and `*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ignored(pub Vec<String>);
+
+impl Ignored {
+    /// Whether an interface is left alone.
+    fn holds(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == pattern,
+        })
     }
+}
+
+/// Looks at the caller's network namespace: veths to other namespaces, but for the node's own way out and for
+/// what is to be left alone; the addresses at their other ends.
+pub fn discover(ignored: &Ignored) -> Result<Found, Error> {
+    let mut route = Route::open()?;
+    let mut found = veths(&mut route, ignored)?;
     let namespaces: BTreeSet<i32> = found.links.values().map(|link| link.netns_id).collect();
     for netns_id in namespaces {
         // A namespace that goes at this moment answers with an error: its links go too.
@@ -128,8 +144,38 @@ pub fn discover() -> Result<Found, Error> {
             }
         }
     }
-    found.host_routes = host_routes(&mut route)?;
     Ok(found)
+}
+
+/// The links alone, without what takes a question for each namespace: their addresses.
+pub(crate) fn veths(route: &mut Route, ignored: &Ignored) -> Result<Found, Error> {
+    let mut found = Found::default();
+    let mut request = LinkMessage::default();
+    request.header.interface_family = AddressFamily::Unspec;
+    for answer in route.dump("list links", &RouteNetlinkMessage::GetLink(request))? {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            read_link(&mut found, &message);
+        }
+    }
+    let mut uplinks = BTreeSet::new();
+    found.host_routes = routes(route, &mut uplinks)?;
+    let left: Vec<Uncovered> = found.links.values().filter_map(|link| left_alone(link, ignored, &uplinks)).collect();
+    for link in left {
+        found.links.remove(&link.ifindex);
+        found.others.push(link);
+    }
+    Ok(found)
+}
+
+fn left_alone(link: &Link, ignored: &Ignored, uplinks: &BTreeSet<u32>) -> Option<Uncovered> {
+    let why = if uplinks.contains(&link.ifindex) {
+        WhyUncovered::Uplink
+    } else if ignored.holds(&link.name) {
+        WhyUncovered::Ignored
+    } else {
+        return None;
+    };
+    Some(Uncovered { ifindex: link.ifindex, name: link.name.clone(), why })
 }
 
 fn read_link(found: &mut Found, message: &LinkMessage) {
@@ -139,6 +185,7 @@ fn read_link(found: &mut Found, message: &LinkMessage) {
             LinkAttribute::IfName(value) => name.clone_from(value),
             LinkAttribute::LinkNetNsId(value) => netns_id = Some(*value),
             LinkAttribute::Link(value) => peer = *value,
+            LinkAttribute::Xdp(xdp) => found.xdp.extend(xdp_program(xdp).map(|id| (message.header.index, id))),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos
                     .iter()
@@ -163,6 +210,14 @@ fn read_link(found: &mut Found, message: &LinkMessage) {
     } else if message.header.flags.contains(LinkFlags::Up) {
         found.others.push(Uncovered { ifindex, name, why: WhyUncovered::NotAVeth { kind: kind.to_string() } });
     }
+}
+
+fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {
+    let id = |attribute: &LinkXdp| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    };
+    attributes.iter().find_map(id).filter(|id| *id != 0)
 }
 
 /// (interface index, address) of a namespace.
@@ -192,8 +247,8 @@ fn addresses(route: &mut Route, netns_id: i32) -> Result<Vec<(u32, Address)>, Er
     Ok(addresses)
 }
 
-/// The node's routes to single addresses, in its main table.
-fn host_routes(route: &mut Route) -> Result<BTreeMap<Address, u32>, Error> {
+/// The node's routes to single addresses, in its main table; and the interfaces of its default routes.
+fn routes(route: &mut Route, uplinks: &mut BTreeSet<u32>) -> Result<BTreeMap<Address, u32>, Error> {
     const MAIN: u8 = 254;
     let mut routes = BTreeMap::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -202,7 +257,8 @@ fn host_routes(route: &mut Route) -> Result<BTreeMap<Address, u32>, Error> {
         for answer in route.dump("list routes", &RouteNetlinkMessage::GetRoute(request))? {
             let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
             let whole = if family == AddressFamily::Inet { 32 } else { 128 };
-            if message.header.table != MAIN || message.header.destination_prefix_length != whole {
+            let length = message.header.destination_prefix_length;
+            if message.header.table != MAIN || (length != whole && length != 0) {
                 continue;
             }
             let (mut to, mut through) = (None, None);
@@ -214,8 +270,14 @@ fn host_routes(route: &mut Route) -> Result<BTreeMap<Address, u32>, Error> {
                     _ => {}
                 }
             }
-            if let (Some(to), Some(through)) = (to, through) {
-                routes.insert(Address::from(to), through);
+            match (to, through) {
+                (Some(to), Some(through)) if length == whole => {
+                    routes.insert(Address::from(to), through);
+                }
+                (None, Some(through)) => {
+                    uplinks.insert(through);
+                }
+                _ => {}
             }
         }
     }
@@ -229,6 +291,8 @@ pub struct Bindings {
     pub bound: BTreeMap<Arc<str>, Link>,
     /// Links that lead to no pod of this node.
     pub uncovered: Vec<Uncovered>,
+    /// Those of them that might lead to a pod that is not known yet: the node's setting is their rule.
+    pub unknown: Vec<Link>,
     /// Pods that no link leads to.
     pub pods_without_link: Vec<Arc<str>>,
 }
@@ -267,6 +331,7 @@ pub fn bind<'a>(
             }
             Err(why) => {
                 bindings.uncovered.push(Uncovered { ifindex: link.ifindex, name: link.name.clone(), why });
+                bindings.unknown.push(link.clone());
             }
         }
     }
@@ -374,6 +439,14 @@ mod tests {
         }
         let alone = bound(&found(&[link(7, &[A, B])]), &[]);
         assert_eq!(alone.uncovered[0].why, WhyUncovered::ClaimsSeveral { pods: 2 });
+    }
+
+    #[test]
+    fn ignored_interfaces_are_whole_names_or_beginnings() {
+        let ignored = Ignored(vec!["lxc*".into(), "veth7".into()]);
+        let held = ["lxc", "lxc12", "veth7", "veth70", "mylxc"].map(|name| ignored.holds(name));
+        assert_eq!(held, [true, true, true, false, false]);
+        assert!(!Ignored::default().holds("veth7"));
     }
 
     #[test]

@@ -3,12 +3,15 @@
 //!
 //! `unsafe` stands in [`system`] alone: one mapping and four system calls that no library offers.
 
+mod ahead;
 mod attach;
 mod connections;
 mod discover;
 mod epochs;
 mod error;
 mod events;
+mod fill;
+mod filters;
 mod kept;
 mod load;
 mod netlink;
@@ -16,17 +19,21 @@ mod pins;
 mod seats;
 mod system;
 mod tables;
+mod taken_away;
 
+pub use ahead::{Ahead, Overtaker};
 pub use attach::{Attachment, Hooks};
 pub use connections::{Counted, Ended, Sweep, SweptEntry, Why};
-pub use discover::{Bindings, Found, Link, Uncovered, WhyUncovered, bind, discover};
+pub use discover::{Bindings, Found, Ignored, Link, Uncovered, WhyUncovered, bind, discover};
 pub use error::Error;
 pub use events::{Counter, Counters};
+pub use fill::TableSize;
 pub use kept::{Turn, Word};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
 pub use system::{monotonic_coarse, open_tap};
 pub use tables::{Place, Published, Publishing, Tables};
+pub use taken_away::{LinkTaken, TakenAway, take_away};
 
 /// The kernel program, as the build script built it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KERNEL_OBJECT"));

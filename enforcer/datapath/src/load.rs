@@ -1,11 +1,15 @@
 //! The program loaded, with its maps; the one thing an agent holds.
 
 use crate::{
-    Attachment, Counter, Counters, Error, Hooks, Link, Published, Sweep, Tables,
+    Ahead, Attachment, Bindings, Counter, Counters, Error, Hooks, Ignored, Link, Published, Sweep, TableSize, Tables,
+    ahead::ahead,
     attach::{program, program_mut},
+    discover::veths,
     epochs::EPOCHS,
     events::drain,
+    fill::Sizes,
     kept::{Record, Turn, Word},
+    netlink::Route,
     pins::{self, KEPT, Pins},
     seats::Seats,
 };
@@ -19,7 +23,6 @@ use flow::Direction;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 use verdict::{
     Limits, Sockets, Standing,
@@ -44,6 +47,8 @@ pub struct Options {
     pub bpffs: Option<PathBuf>,
     /// What packets of unknown pods get.
     pub unknown_pod: UnknownPod,
+    /// Interfaces that are left alone.
+    pub ignore_interfaces: Ignored,
     /// Entries an endpoint may hold.
     pub limits: Limits,
     /// What becomes of connections that policy no longer allows.
@@ -72,6 +77,7 @@ impl Default for Options {
         Self {
             bpffs: None,
             unknown_pod: UnknownPod::default(),
+            ignore_interfaces: Ignored::default(),
             limits: Limits { half_open: 4096, established: 65_536, tombstones: 4096 },
             standing: Standing::default(),
             events: 2000,
@@ -89,6 +95,7 @@ pub struct Datapath {
     hooks: Hooks,
     tables: Tables,
     sweep: Sweep,
+    sizes: Sizes,
     counters: PerCpuArray<MapData, CounterRecord>,
     ring: RingBuf<MapData>,
     test: Array<MapData, [u64; 2]>,
@@ -98,6 +105,9 @@ pub struct Datapath {
     record: Record,
     seats: Option<Seats>,
     before: u64,
+    ignored: Ignored,
+    /// Links that lead to nobody and are waited for: see [`Datapath::publish`].
+    waiting: BTreeSet<u32>,
 }
 
 impl Datapath {
@@ -136,8 +146,10 @@ impl Datapath {
             program_mut(&mut ebpf, name)?.load().map_err(|e| Error::Load(Box::new(e)))?;
         }
         let hooks = Hooks::new(&ebpf, pins.as_ref(), options.attachment)?;
+        let sizes = Sizes::of(&ebpf);
         let tables = Tables::of(&mut ebpf, pins.as_ref())?;
         let mut datapath = Self {
+            sizes,
             sweep: Sweep::of(&mut ebpf, pins.as_ref())?,
             counters: take_map(&mut ebpf, maps::COUNTERS)?,
             ring: take_map(&mut ebpf, maps::EVENTS)?,
@@ -149,6 +161,8 @@ impl Datapath {
             record: Record::open(pins.as_ref())?,
             seats: None,
             before: 0,
+            ignored: options.ignore_interfaces.clone(),
+            waiting: BTreeSet::new(),
             pins,
         };
         if let Some(input) = options.test {
@@ -165,6 +179,11 @@ impl Datapath {
     /// The tables, for tests that write them entry by entry.
     pub fn tables(&mut self) -> &mut Tables {
         &mut self.tables
+    }
+
+    /// Every table: its room and memory.
+    pub fn sizes(&self) -> Vec<TableSize> {
+        self.sizes.now()
     }
 
     /// What is attached, and how.
@@ -223,36 +242,76 @@ impl Datapath {
         Ok(())
     }
 
-    /// Carries a plan out, then attaches to the links of the pods it covers, by UID, and detaches from
-    /// links that lead to no pod any more. A link that went meanwhile is reported, not an error.
+    /// Carries a plan out, then attaches: to the links of the pods it covers, and to those whose pod is not known,
+    /// where the node's setting is the whole rule. A link that went meanwhile is reported, not an error.
     ///
-    /// Hooks of the agent before get this one's program now, when all it looks up is in place; those of links
-    /// that lead to no pod are left as they are while some pod still lacks its link (`waiting`).
-    pub fn publish(
-        &mut self,
-        plan: &Plan,
-        links: &BTreeMap<Arc<str>, Link>,
-        waiting: &BTreeSet<u32>,
-    ) -> Result<Published, Error> {
+    /// Hooks of the agent before get this one's program now, when all it looks up is in place. One of a link that
+    /// leads to nobody is left as it is while some pod still lacks its link: it may be that pod's.
+    pub fn publish(&mut self, plan: &Plan, bindings: &Bindings) -> Result<Published, Error> {
         if self.turn()? == Turn::Passed {
             return Err(Error::TurnPassed);
         }
-        let mut published = self.tables.publish(plan, links)?;
-        let wanted: BTreeMap<u32, &Link> =
-            plan.table.endpoints.keys().filter_map(|uid| links.get(uid)).map(|link| (link.ifindex, link)).collect();
-        for (ifindex, link) in &wanted {
+        let mut published = self.tables.publish(plan, &bindings.bound)?;
+        let (hooks, lacking) = (&self.hooks, !bindings.pods_without_link.is_empty());
+        let may_wait = bindings.unknown.iter().filter(|link| lacking && hooks.is_left_by_another(link));
+        self.waiting = may_wait.map(|link| link.ifindex).collect();
+        let mut wanted = BTreeSet::new();
+        for link in bindings.bound.values().chain(&bindings.unknown) {
+            wanted.insert(link.ifindex);
+            if self.waiting.contains(&link.ifindex) {
+                continue;
+            }
             if let Err(error) = self.hooks.attach(&mut self.ebpf, link) {
                 tracing::warn!(%error, "not attached");
-                published.not_attached.push((*ifindex, error));
+                published.not_attached.push((link.ifindex, error));
             }
         }
         for ifindex in self.hooks.attached() {
-            if !wanted.contains_key(&ifindex) {
+            if !wanted.contains(&ifindex) {
                 self.hooks.detach(ifindex);
             }
         }
-        self.hooks.prune(waiting)?;
+        self.hooks.prune(&self.waiting)?;
         Ok(published)
+    }
+
+    /// Attaches to links that came since the last look, whatever their pod: one question to the kernel, so that
+    /// it can be asked as soon as a link changes. How many there were.
+    pub fn attach_new(&mut self) -> Result<usize, Error> {
+        let found = veths(&mut Route::open()?, &self.ignored)?;
+        let attached = self.hooks.attached();
+        let mut new = 0;
+        for link in found.links.values() {
+            if attached.contains(&link.ifindex) || self.waiting.contains(&link.ifindex) {
+                continue;
+            }
+            match self.hooks.attach(&mut self.ebpf, link) {
+                Ok(()) => new += 1,
+                Err(error) => tracing::warn!(%error, "not attached"),
+            }
+        }
+        Ok(new)
+    }
+
+    /// What stands before this agent's programs, by interface index; interfaces with nothing are left out.
+    pub fn ahead(&self) -> Result<BTreeMap<u32, Vec<Ahead>>, Error> {
+        let mut route = Route::open()?;
+        let found = veths(&mut route, &self.ignored)?;
+        let id = |name| {
+            let info = program(&self.ebpf, name)?.info().map_err(|e| Error::Load(Box::new(e)))?;
+            Ok::<u32, Error>(info.id())
+        };
+        let ours = [id(abi::FROM_POD)?, id(abi::TO_POD)?];
+        let mut all = BTreeMap::new();
+        // A link that went since is not overtaken.
+        for ifindex in self.hooks.attached().into_iter().filter(|ifindex| found.links.contains_key(ifindex)) {
+            let xdp = found.xdp.get(&ifindex).copied();
+            let before = ahead(&mut route, ifindex, xdp, self.hooks.attachment(), ours)?;
+            if !before.is_empty() {
+                all.insert(ifindex, before);
+            }
+        }
+        Ok(all)
     }
 
     /// Attaches to links whatever their pod: what is not known gets the node's setting.

@@ -1,7 +1,7 @@
 //! The few questions asked of rtnetlink, over a blocking socket in the caller's network namespace.
 
 use crate::Error;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
@@ -43,21 +43,41 @@ impl Route {
         Err(Error::Netlink { doing, source: io::Error::other("the dump was interrupted by changes ten times") })
     }
 
+    /// Asks for a change, and waits until it is made.
+    pub(crate) fn change(&mut self, request: &RouteNetlinkMessage) -> io::Result<()> {
+        self.send(request, NLM_F_ACK)?;
+        loop {
+            let (received, _) = self.socket.recv_from_full()?;
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&received)
+                .map_err(|e| io::Error::other(e.to_string()))?;
+            if message.header.sequence_number != self.sequence {
+                continue;
+            }
+            if let NetlinkPayload::Error(answer) = message.payload {
+                return if answer.code.is_none() { Ok(()) } else { Err(answer.to_io()) };
+            }
+        }
+    }
+
+    fn send(&mut self, request: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | NLM_F_REQUEST;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
     fn dump_once(
         &mut self,
         doing: &'static str,
         request: &RouteNetlinkMessage,
     ) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
         const INTERRUPTED: u16 = 0x10;
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_DUMP | NLM_F_REQUEST;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(failed(doing))?;
+        self.send(request, NLM_F_DUMP).map_err(failed(doing))?;
         let mut answers = Vec::new();
         let mut whole = true;
         loop {

@@ -11,8 +11,12 @@ use verdict::abi::Nanos;
 
 /// bpf(2) commands and attach types (include/uapi/linux/bpf.h).
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 
 /// The clock of the kernel program (`bpf_ktime_get_coarse_ns`).
 #[expect(unsafe_code, reason = "nix offers clock_gettime with another feature only; one call needs none")]
@@ -87,6 +91,84 @@ pub(crate) fn has_tcx(program: BorrowedFd<'_>) -> io::Result<Tcx> {
             Ok(Tcx::Available)
         }
     }
+}
+
+/// The programs on a TCX hook of an interface, by id, in the order in which they run. NET_ADMIN suffices; an
+/// interface that is gone has none, and neither has a kernel without TCX.
+pub(crate) fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<u32>> {
+    #[repr(C)]
+    struct Attribute {
+        ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        _pad: u32,
+        program_flags: u64,
+        links: u64,
+        link_flags: u64,
+        revision: u64,
+    }
+    let mut programs = [0u32; 64];
+    let mut attribute = Attribute {
+        ifindex,
+        attach_type: match hook {
+            TcxHook::Ingress => BPF_TCX_INGRESS,
+            TcxHook::Egress => BPF_TCX_EGRESS,
+        },
+        query_flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: programs.len() as u32,
+        _pad: 0,
+        program_flags: 0,
+        links: 0,
+        link_flags: 0,
+        revision: 0,
+    };
+    match bpf(BPF_PROG_QUERY, &mut attribute) {
+        Ok(_) => Ok(programs.into_iter().take(attribute.count as usize).collect()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// A TCX hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TcxHook {
+    Ingress,
+    Egress,
+}
+
+/// Takes a pinned link's program out of its hook, whoever else holds the link.
+pub(crate) fn detach_pinned_link(pin: &std::path::Path) -> io::Result<Detached> {
+    #[repr(C)]
+    struct Get {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Detach {
+        link: u32,
+        _pad: u32,
+    }
+    let path = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(pin.as_os_str()))?;
+    let link = own(bpf(BPF_OBJ_GET, &mut Get { path: path.as_ptr() as u64, fd: 0, flags: 0 })?);
+    match bpf(BPF_LINK_DETACH, &mut Detach { link: link.as_raw_fd() as u32, _pad: 0 }) {
+        Ok(_) => Ok(Detached::Now),
+        // Its interface went before.
+        Err(e) if e.raw_os_error() == Some(libc::ENOLINK) => Ok(Detached::Before),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a link had a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detached {
+    Now,
+    Before,
 }
 
 /// Makes a TAP device in this thread's network namespace, whose frames begin with a `struct virtio_net_hdr`

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const BOTH: [Attachment; 2] = [Attachment::Tcx, Attachment::Clsact];
+pub(crate) const BOTH: [Attachment; 2] = [Attachment::Tcx, Attachment::Clsact];
 /// UDP to this port is never allowed.
 const CLOSED: u16 = 7777;
 
@@ -35,17 +35,17 @@ fn wider() -> PolicySet {
     policies
 }
 
-fn enforced(policies: PolicySet) -> model::cluster::Cluster {
+pub(crate) fn enforced(policies: PolicySet) -> model::cluster::Cluster {
     let mut enforced = cluster("enforce");
     enforced.policies = policies;
     enforced
 }
 
 /// An agent in a process of its own, which can be killed.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    fn spawn(world: &World, bpffs: &Bpffs, log: &Path, attachment: Attachment, policies: &str) -> Self {
+    pub(crate) fn spawn(world: &World, bpffs: &Bpffs, log: &Path, attachment: Attachment, policies: &str) -> Self {
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "restart::the_process_of_an_agent", "--ignored", "--nocapture"])
             .env("PODFENCE_TEST_WORLD", &world.prefix)
@@ -61,7 +61,7 @@ impl Process {
     }
 
     /// Waits until it enforces.
-    fn ready(mut self) -> Self {
+    pub(crate) fn ready(mut self) -> Self {
         let mut lines = BufReader::new(self.0.stdout.take().unwrap()).lines();
         let said = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("enforces")));
         assert!(said.is_some(), "the agent's process ended early");
@@ -70,7 +70,7 @@ impl Process {
         self
     }
 
-    fn kill(self) {
+    pub(crate) fn kill(self) {
         drop(self);
     }
 }

@@ -194,7 +194,7 @@ pub(crate) fn talk(stream: &mut TcpStream) -> io::Result<()> {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for of in ["client", "server", "node"] {
+        for of in ["client", "server", "stranger", "node"] {
             let _ = Command::new("ip").args(["netns", "delete", &self.name(of)]).output();
         }
     }

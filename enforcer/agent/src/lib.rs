@@ -9,16 +9,28 @@
 //! asked of it by message; every method waits for its answer.
 #![forbid(unsafe_code)]
 
+mod asked;
+mod check;
+mod expected;
+mod metrics;
 mod node;
+mod question;
+pub mod report;
+mod serve;
 mod slices;
 mod status;
 
+pub use metrics::text as metrics_text;
+pub use question::{Answer, End, Pair, Question, Said, Side};
+pub use report::Report;
+pub use serve::{Doors, Served};
 pub use status::{NotCovered, Status, Stopped, Update, Window, mode_name};
 
 use model::{cluster::Cluster, ledger::Ledger};
 use node::{Ask, Node};
 use std::{
     io,
+    net::SocketAddr,
     path::PathBuf,
     sync::mpsc::{Receiver, Sender, channel},
     thread::JoinHandle,
@@ -81,6 +93,32 @@ pub enum Error {
     /// The log.
     #[error(transparent)]
     Observer(#[from] observer::Error),
+    /// The status socket.
+    #[error("cannot serve the status at {}; choose another place with --socket", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Metrics are for this node alone.
+    #[error(
+        "{at} is no loopback address, and metrics are served to this node alone; give 127.0.0.1:PORT or [::1]:PORT"
+    )]
+    NotLoopback {
+        /// What was asked for.
+        at: SocketAddr,
+    },
+    /// The metrics' port.
+    #[error("cannot serve metrics at {at}; choose another port")]
+    Listen {
+        /// Where.
+        at: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The agent's thread cannot be started, or is gone.
     #[error("the agent's thread {what}")]
     Thread {
@@ -127,6 +165,32 @@ impl Agent {
     /// Counters, coverage, and what went wrong lately.
     pub fn status(&self) -> Result<Status, Error> {
         self.answer(Ask::Status)?
+    }
+
+    /// Says where the objects of the next updates come from, for its status.
+    pub fn comes_from(&self, from: &str) -> Result<(), Error> {
+        self.ask.send(Ask::ComesFrom(from.to_owned())).map_err(|_| gone())
+    }
+
+    /// Says that what came is not in force, and why, until the next update.
+    pub fn refused(&self, why: &str) -> Result<(), Error> {
+        self.ask.send(Ask::Refused(why.to_owned())).map_err(|_| gone())
+    }
+
+    /// Everything a person or a program wants to know of it.
+    pub fn report(&self) -> Result<Report, Error> {
+        self.answer(Ask::Report)?
+    }
+
+    /// What the loaded tables say of a connection, beside the reference evaluator. Where there is no answer, the
+    /// sentence says why.
+    pub fn why(&self, question: Question) -> Result<Result<Answer, String>, Error> {
+        self.answer(|reply| Ask::Why { question, reply })
+    }
+
+    /// Serves its status until the answer goes.
+    pub fn serve(&self, doors: &Doors) -> Result<Served, Error> {
+        serve::serve(doors, asked::Asked(self.ask.clone()))
     }
 
     /// What was learned so far.

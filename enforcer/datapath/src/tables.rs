@@ -1,5 +1,7 @@
 //! The kernel's tables, written through `verdict::abi` alone.
 
+mod loaded;
+
 use crate::{Error, Link, epochs::Epochs, kept::Pods, load::take_map, pins::Pins, system::MappedWords};
 use aya::{
     Ebpf,

@@ -4,6 +4,7 @@
 mod applied;
 mod cluster;
 mod demo;
+mod detach;
 mod diff;
 mod ending;
 mod enforce;
@@ -22,11 +23,14 @@ mod reach;
 mod replay;
 mod scenarios;
 mod shell;
+mod socket;
+mod status;
 mod tap;
 mod typed;
 mod watch;
 mod when;
 mod why;
+mod why_kernel;
 
 use clap::Parser as _;
 use std::process::ExitCode;
@@ -56,6 +60,8 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Diff(typed) => diff::run(&typed),
         typed::Verb::Reach(typed) => reach::run(&typed),
         typed::Verb::Enforce(typed) => enforce::run(&typed),
+        typed::Verb::Detach(typed) => detach::run(&typed),
+        typed::Verb::Status(typed) => status::run(&typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
     }

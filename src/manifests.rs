@@ -23,6 +23,12 @@ pub(crate) fn read(typed: &typed::Manifests) -> Result<Cluster, Failure> {
             "it can be read once; give files for the others",
         ));
     }
+    if typed.paths.is_empty() && typed.reading.cluster.is_empty() {
+        return Err(Failure::new(
+            "there is nothing to read: no PATH was given and no --cluster",
+            "give files or folders of manifests, or the cluster's objects with --cluster FILE",
+        ));
+    }
     let snapshot = snapshot(&typed.reading)?;
     let found = match typed.paths.is_empty() {
         true => Cluster::default(),

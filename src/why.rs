@@ -4,6 +4,7 @@ use crate::{
     ending::{Ending, Failure},
     escape, generate, manifests, output,
     typed::{self, FailOnVerdict, WhyOutput},
+    why_kernel,
 };
 use generator::{Evidence, evidence::Proof, render};
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use std::{
 };
 
 pub(crate) fn run(typed: &typed::Why) -> miette::Result<Ending> {
+    if typed.kernel {
+        return why_kernel::run(typed);
+    }
     let whole = |problem| Failure::whole(&problem);
     let from: Named = typed.from.parse().map_err(whole)?;
     let to: Target = typed.to.parse().map_err(whole)?;

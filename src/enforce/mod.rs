@@ -11,7 +11,7 @@ use crate::{
     flows::stop_flag,
     typed, watch, when,
 };
-use agent::Agent;
+use agent::{Agent, Doors};
 use flowlog::Writer;
 use folder::Folder;
 use jiff::Timestamp;
@@ -42,27 +42,44 @@ pub(crate) fn run(typed: &typed::Enforce) -> Result<Ending> {
     let agent =
         Agent::start(options(typed, &node), writer).map_err(|why| Failure::of("the agent does not start", why))?;
     let from = typed.cluster.display().to_string();
+    let doors = Doors { socket: Some(typed.socket.clone()), metrics: typed.metrics };
+    let served = agent.serve(&doors).map_err(|why| Failure::whole(&why))?;
+    agent.comes_from(&from).map_err(|why| Failure::whole(&why))?;
     let mut told = Told::default();
     let update = agent.update(&cluster).map_err(|why| Failure::of("nothing is enforced", why))?;
     told.update(&from, &update);
+    if let Some(at) = served.metrics() {
+        tracing::info!("metrics are served at http://{at}/metrics");
+    }
     while !stop.load(Ordering::Relaxed) {
         thread::sleep(LOOK_EVERY);
         match folder.changed() {
             None => {}
-            Some(Err(why)) => keeps(&why),
+            Some(Err(why)) => keeps(&agent, &why),
             Some(Ok(cluster)) => match agent.update(&cluster) {
                 Ok(update) => told.update(&from, &update),
-                Err(why) => keeps(&Failure::whole(&why)),
+                Err(why) => keeps(&agent, &Failure::whole(&why)),
             },
         }
     }
-    let stopped = agent.stop().map_err(|why| Failure::of("the agent did not end in order", why))?;
-    tracing::info!("detached from every link; {} rows in the log", stopped.log.rows);
+    drop(served);
+    let left = agent.leave().map_err(|why| Failure::of("the agent did not end in order", why))?;
+    let rows = left.log.rows;
+    match &typed.bpffs {
+        Some(pins) => tracing::info!(
+            "ended; what is enforced stays in force, pinned at {}: another `podfence enforce` goes on with it, \
+             `podfence detach` takes it away; {rows} rows in the log",
+            pins.display()
+        ),
+        None => tracing::info!("ended and detached from every link; {rows} rows in the log"),
+    }
     Ok(Ending::Done)
 }
 
 /// Said aloud whenever an update came to nothing.
-fn keeps(why: &Failure) {
+fn keeps(agent: &Agent, why: &Failure) {
+    // Its status cannot be told where it is gone, which the next update says.
+    let _ = agent.refused(&why.to_string());
     tracing::error!("{}; what was enforced before stays in force", printable(&why.to_string()));
 }
 
@@ -104,6 +121,7 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
             tombstones: typed.denied_of_pod,
         },
         connections: typed.connections,
+        ignore_interfaces: datapath::Ignored(typed.ignore_interfaces.clone()),
         ..defaults.datapath.clone()
     };
     let default_mode = match typed.default_mode {

@@ -3,6 +3,7 @@
 
 use crate::escape::printable;
 use agent::{Update, mode_name};
+use datapath::{Uncovered, WhyUncovered};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::Mode;
 
@@ -42,7 +43,12 @@ fn summary(from: &str, update: &Update) -> String {
 
 fn problems(update: &Update) -> impl Iterator<Item = String> {
     let pods = update.not_covered.iter().map(|pod| format!("pod {} is not covered: {}", pod.pod, pod.why));
-    let links = update.uncovered_links.iter().map(|link| format!("link {} leads to no pod: {}", link.name, link.why));
+    let strange = |link: &&Uncovered| !matches!(link.why, WhyUncovered::Uplink | WhyUncovered::Ignored);
+    let links = update
+        .uncovered_links
+        .iter()
+        .filter(strange)
+        .map(|link| format!("link {} leads to no pod: {}", link.name, link.why));
     pods.chain(links).chain(update.warnings.iter().map(ToString::to_string))
 }
 

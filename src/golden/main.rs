@@ -2,6 +2,7 @@
 
 mod asking;
 mod diff;
+mod enforcing;
 mod errors;
 mod learning;
 mod lint;

@@ -256,12 +256,7 @@ fn bad_input_says_what_why_and_what_to_try() {
     }
     insta::assert_snapshot!(all, @r#"
 $ podfence reach
-error: the following required arguments were not provided:
-  <PATH>...
-
-Usage: podfence reach <PATH>...
-
-For more information, try '--help'.
+podfence: there is nothing to read: no PATH was given and no --cluster; give files or folders of manifests, or the cluster's objects with --cluster FILE
 $ podfence reach policy.yaml
 podfence: the input holds no pods and no workloads, so that there is nobody to whom policies could apply; give their manifests too, or the cluster's objects with --cluster FILE (`kubectl get ns,pods,deployments,replicasets,statefulsets,daemonsets,jobs,cronjobs,networkpolicies -A -o json` prints them)
 $ podfence reach - --cluster -

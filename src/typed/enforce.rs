@@ -32,12 +32,22 @@ pub(crate) struct Enforce {
     /// What packets of a veth get whose pod is not known
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = UnknownPod::Pass)]
     pub(crate) unknown_pod: UnknownPod,
-    /// Pin the program's links in this folder of a bpffs; without it, all of it ends with this process
+    /// Leave links of these names alone; one that ends with * stands for all that begin so
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) ignore_interfaces: Vec<String>,
+    /// Pin everything in this folder of a bpffs, so that it outlives this process; without it, all of it ends with it
     #[arg(long, value_name = "DIR")]
     pub(crate) bpffs: Option<PathBuf>,
     /// The node's network namespace, a file under /run/netns or /proc/PID/ns/net [default: this one]
     #[arg(long, value_name = "FILE")]
     pub(crate) netns: Option<PathBuf>,
+    /// Serve the status at this unix socket, for `podfence status`, `podfence why --kernel` and
+    /// `curl --unix-socket FILE http://podfence/metrics`
+    #[arg(long, value_name = "FILE", default_value = crate::socket::DEFAULT)]
+    pub(crate) socket: PathBuf,
+    /// Serve metrics over HTTP here too: 127.0.0.1:PORT or [::1]:PORT
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     /// Connections the node's table holds [default: as the kernel program says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,

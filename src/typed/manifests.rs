@@ -6,8 +6,9 @@ use std::path::PathBuf;
 /// Objects and policies to review, as they were typed.
 #[derive(Debug, Args)]
 pub(crate) struct Manifests {
-    /// Manifests with NetworkPolicies: files, folders (all .yaml, .yml and .json below), - for standard input
-    #[arg(value_name = "PATH", required_unless_present = "cluster")]
+    /// Manifests with NetworkPolicies: files, folders (all .yaml, .yml and .json below), - for standard input. Needed
+    /// unless --cluster holds them
+    #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) reading: Reading,

@@ -1,5 +1,6 @@
 //! What was typed. These types hold words and their help; what they mean is each verb's own business.
 
+mod detach;
 mod diff;
 mod enforce;
 mod flows;
@@ -9,8 +10,10 @@ mod lint;
 mod manifests;
 mod reach;
 mod replay;
+mod status;
 mod why;
 
+pub(crate) use detach::Detach;
 pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
 pub(crate) use enforce::{Enforce, UnknownPod};
 pub(crate) use flows::{Flows, FlowsOutput};
@@ -20,6 +23,7 @@ pub(crate) use lint::{FailOnFinding, Lint, LintOutput};
 pub(crate) use manifests::{Manifests, Reading};
 pub(crate) use reach::{Reach, ReachBy, ReachOutput};
 pub(crate) use replay::{FailOnFlow, Replay, ReplayOutput};
+pub(crate) use status::{Status, StatusOutput};
 pub(crate) use why::{FailOnVerdict, Why, WhyOutput};
 
 use clap::{Args, Parser, Subcommand};
@@ -56,6 +60,8 @@ pub(crate) enum Verb {
     Replay(Replay),
     Lint(Lint),
     Enforce(Box<Enforce>),
+    Status(Status),
+    Detach(Detach),
     Completion(Completion),
     Man(Man),
 }

@@ -13,6 +13,9 @@ use std::path::PathBuf;
 /// one workload that differ are told apart. What is denied comes with the nearest rule that is missing, as YAML to
 /// paste, checked before it is shown.
 ///
+/// With --kernel the running agent is asked instead: what the tables in the kernel say at each end that this node
+/// covers, beside what the reference evaluator makes of the same cluster.
+///
 /// The exit status is 0 whether the connection is allowed or denied, unless --fail-on names the verdict.
 #[derive(Debug, Args)]
 #[command(after_help = "For example: podfence why shop/frontend data/orders-db:6379 policies/ --cluster cluster.json")]
@@ -25,6 +28,13 @@ pub(crate) struct Why {
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) manifests: super::Manifests,
+    /// Ask the agent that enforces on this node what its loaded tables say, and whether that is what its cluster's
+    /// policies mean; takes no files. The exit status is 1 when the two differ
+    #[arg(long, conflicts_with_all = ["paths", "cluster", "evidence", "fail_on", "keep_going", "verbose"])]
+    pub(crate) kernel: bool,
+    /// The agent's socket
+    #[arg(long, value_name = "FILE", default_value = crate::socket::DEFAULT, requires = "kernel")]
+    pub(crate) socket: PathBuf,
     /// The evidence.json of a `generate`, to say when a rule's flows were seen [default: the one beside the policies]
     #[arg(long, value_name = "FILE")]
     pub(crate) evidence: Option<PathBuf>,

@@ -333,9 +333,9 @@ pub fn law_7(stopped: &Stopped, told: &[FlowRecord]) {
 /// Bytes of a link's header, which counters by reason hold and flows do not.
 const ETHERNET: u64 = 14;
 
-/// Packets and bytes that the kernel judged, but for what makes no flow.
+/// Packets and bytes that the kernel judged, but for what makes no flow and what passed before its pod was known.
 fn counted_by_reason(counters: &datapath::Counters) -> [u64; 2] {
-    let no_flow = [Reason::Arp, Reason::NeighborDiscovery, Reason::RelatedIcmpError];
+    let no_flow = [Reason::Arp, Reason::NeighborDiscovery, Reason::RelatedIcmpError, Reason::UnknownPod];
     let flows = counters.verdicts.iter().filter(|((reason, ..), _)| !no_flow.contains(reason));
     flows.fold([0; 2], |[packets, bytes], (_, counter)| [packets + counter.packets, bytes + counter.bytes])
 }

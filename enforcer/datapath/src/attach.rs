@@ -7,6 +7,8 @@
 use crate::{
     Error,
     discover::Link,
+    filters::{Filter, filters, remove_empty_clsact, remove_ours},
+    netlink::Route,
     pins::{self, Pins},
     system::{self, Tcx},
 };
@@ -18,6 +20,7 @@ use aya::{
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
+use flow::Direction;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -72,6 +75,13 @@ impl Held {
     }
 }
 
+/// What an earlier agent has left in a link's hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Program,
+    Nothing,
+}
+
 impl Hooks {
     pub(crate) fn new(ebpf: &Ebpf, pins: Option<&Pins>, chosen: Option<Attachment>) -> Result<Self, Error> {
         let attachment = match chosen {
@@ -106,6 +116,26 @@ impl Hooks {
             }
         };
         self.held.insert(link.ifindex, [from_pod, to_pod]);
+        self.remove_other_kind(link.ifindex)
+    }
+
+    /// Removes hooks of the other kind, which an agent that attached otherwise has left: two of ours would judge
+    /// each packet twice.
+    fn remove_other_kind(&self, ifindex: u32) -> Result<(), Error> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        match self.attachment {
+            Attachment::Tcx => {
+                let mut route = Route::open()?;
+                for direction in [Direction::Inbound, Direction::Outbound] {
+                    remove_ours(&mut route, ifindex, direction)?;
+                }
+            }
+            Attachment::Clsact => {
+                for pin in HOOKS.iter().filter_map(|(name, _)| earlier(pins, ifindex, name)) {
+                    pins::remove(&pin)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -130,11 +160,21 @@ impl Hooks {
         }
     }
 
-    /// Detaches from every link.
-    pub(crate) fn detach_all(&mut self) {
+    /// Detaches from every link, and removes the qdiscs that are ours and empty.
+    pub(crate) fn detach_all(&mut self) -> Result<(), Error> {
         for ifindex in self.attached() {
             self.detach(ifindex);
         }
+        let Some(pins) = &self.pins else { return Ok(()) };
+        let marks = pins::listed(&pins.folder("qdiscs"))?;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let mut route = Route::open()?;
+        for ifindex in marks.iter().filter_map(|mark| pins::ifindex_of(mark)) {
+            remove_empty_clsact(&mut route, ifindex)?;
+        }
+        Ok(())
     }
 
     /// Lets go of every link. With a place for pins the programs stay.
@@ -151,10 +191,21 @@ impl Hooks {
         }
     }
 
-    /// Whether an earlier agent's program is in a link's hooks.
-    pub(crate) fn is_left_by_another(&self, link: &Link) -> bool {
-        let pinned = |pins: &Pins| HOOKS.iter().any(|(name, _)| earlier(pins, link.ifindex, name).is_some());
-        !self.held.contains_key(&link.ifindex) && self.pins.as_ref().is_some_and(pinned)
+    /// Whether an earlier agent's program is in a link's hooks, pinned or as a filter.
+    pub(crate) fn is_left_by_another(&self, link: &Link) -> Result<Left, Error> {
+        let Some(pins) = self.pins.as_ref().filter(|_| !self.held.contains_key(&link.ifindex)) else {
+            return Ok(Left::Nothing);
+        };
+        if HOOKS.iter().any(|(name, _)| earlier(pins, link.ifindex, name).is_some()) {
+            return Ok(Left::Program);
+        }
+        let mut route = Route::open()?;
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            if filters(&mut route, link.ifindex, direction)?.iter().any(Filter::is_ours) {
+                return Ok(Left::Program);
+            }
+        }
+        Ok(Left::Nothing)
     }
 
     /// Removes what an earlier agent left of links that this one does not hold, but for those in `waiting`.

@@ -9,6 +9,7 @@ use crate::{
     kept::{EntryId, Told, ToldOnce},
     load::take_map,
     pins::Pins,
+    recount::{Count, Of, Recount, SHARES},
     system,
 };
 use aya::{
@@ -112,6 +113,11 @@ pub struct Sweep {
     standing: Vec<(ConnectionKey, ConnectionRecord)>,
     /// Entries that went without a word: their last counters are lost.
     pub lost_entries: u64,
+    /// Entries that went on at the last look, by endpoint and share.
+    there: Known<Of, Count>,
+    recount: Recount,
+    /// Shares that had lost count and were corrected.
+    pub corrected_shares: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -126,7 +132,17 @@ impl Sweep {
         let connections: HashMap<MapData, _, _> = take_map(ebpf, maps::CONNECTIONS)?;
         let entries = IterableMap::map(&connections).info().map_err(Error::table("ask about", maps::CONNECTIONS))?;
         let told = Told::open(pins, entries.max_entries())?;
-        Ok(Self { connections, known: Known::new(), told, round: 0, standing: Vec::new(), lost_entries: 0 })
+        Ok(Self {
+            connections,
+            known: Known::new(),
+            told,
+            round: 0,
+            standing: Vec::new(),
+            lost_entries: 0,
+            there: Known::new(),
+            recount: Recount::default(),
+            corrected_shares: 0,
+        })
     }
 
     /// Goes on from what an earlier agent told: the ordinals that entries have.
@@ -159,7 +175,29 @@ impl Sweep {
     /// Looks at every entry: what it counted since it was told of last. What goes on as it did is told of
     /// every `due` nanoseconds. Takes out what is over at `now`.
     pub fn sweep(&mut self, tables: &mut Tables, now: Nanos, due: Nanos) -> Result<Vec<SweptEntry>, Error> {
-        self.look(tables, now, due, |tables, key, record| over(tables, key, record, now))
+        let swept = self.look(tables, now, due, |tables, key, record| over(tables, key, record, now))?;
+        if self.recount.is_due(now) {
+            self.recount(tables, now)?;
+        }
+        Ok(swept)
+    }
+
+    /// Holds each endpoint's shares against the entries of the last look.
+    fn recount(&mut self, tables: &mut Tables, now: Nanos) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (ordinal, share) in tables.places().keys().flat_map(|ordinal| SHARES.map(|share| (*ordinal, share))) {
+            let of = (ordinal, share as u8);
+            let there = self.there.get(&of).copied().unwrap_or_default();
+            found.push((of, Count { counted: tables.in_use(ordinal, share)?, ..there }));
+        }
+        for ((ordinal, number), many) in self.recount.compare(now, found.into_iter()) {
+            for share in SHARES.into_iter().filter(|share| *share as u8 == number) {
+                tracing::warn!(ordinal, ?share, by = many.cast_signed(), "a share had lost count and was corrected");
+                tables.give_back(ordinal, share, many)?;
+                self.corrected_shares += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Takes out every entry: the agent stops, and hooks are detached.
@@ -196,15 +234,22 @@ impl Sweep {
         }
         let mut swept = Vec::new();
         self.standing.clear();
+        self.there.clear();
         for (key, record) in found {
-            match over(tables, &key, &record) {
+            let fate = over(tables, &key, &record);
+            if fate == Ended::No {
+                let share = State(record[word::STATE]).share() as u8;
+                let count = self.there.entry((connection_parts(&key).endpoint, share)).or_default();
+                count.add(&key, record[word::STARTED]);
+            }
+            match fate {
                 Ended::No if opening(&record, now) => {}
                 Ended::No => swept.extend(self.goes_on(key, record, now, due)?),
                 Ended::Yes(why) => {
                     let fate = |record: &ConnectionRecord| over(tables, &key, record);
                     if let Some(entry) = self.take(&key, why, fate)? {
                         let share = State(entry.record[word::STATE]).share();
-                        tables.give_back(connection_parts(&key).endpoint, share)?;
+                        tables.give_back(connection_parts(&key).endpoint, share, 1)?;
                         swept.push(entry);
                     }
                 }

@@ -16,6 +16,7 @@ mod kept;
 mod load;
 mod netlink;
 mod pins;
+mod recount;
 mod seats;
 mod system;
 mod tables;

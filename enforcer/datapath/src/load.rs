@@ -3,7 +3,7 @@
 use crate::{
     Ahead, Attachment, Bindings, Counter, Counters, Error, Hooks, Ignored, Link, Published, Sweep, TableSize, Tables,
     ahead::ahead,
-    attach::{program, program_mut},
+    attach::{Left, program, program_mut},
     discover::veths,
     epochs::EPOCHS,
     events::drain,
@@ -252,9 +252,12 @@ impl Datapath {
             return Err(Error::TurnPassed);
         }
         let mut published = self.tables.publish(plan, &bindings.bound)?;
-        let (hooks, lacking) = (&self.hooks, !bindings.pods_without_link.is_empty());
-        let may_wait = bindings.unknown.iter().filter(|link| lacking && hooks.is_left_by_another(link));
-        self.waiting = may_wait.map(|link| link.ifindex).collect();
+        self.waiting.clear();
+        for link in bindings.unknown.iter().filter(|_| !bindings.pods_without_link.is_empty()) {
+            if self.hooks.is_left_by_another(link)? == Left::Program {
+                self.waiting.insert(link.ifindex);
+            }
+        }
         let mut wanted = BTreeSet::new();
         for link in bindings.bound.values().chain(&bindings.unknown) {
             wanted.insert(link.ifindex);
@@ -346,7 +349,7 @@ impl Datapath {
             self.hooks.leave();
             return Ok(());
         }
-        self.hooks.detach_all();
+        self.hooks.detach_all()?;
         let Some(pins) = &self.pins else { return Ok(()) };
         // Not the counter of epochs: it outlives every agent.
         for path in pins::listed(pins.layout())?.iter().filter(|path| **path != pins.folder(EPOCHS)) {

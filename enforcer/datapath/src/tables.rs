@@ -370,10 +370,10 @@ impl Tables {
         Ok(taken[share as usize].wrapping_sub(returned[share as usize]))
     }
 
-    /// The agent took an entry out: its share has room again.
-    pub(crate) fn give_back(&mut self, ordinal: u32, share: Share) -> Result<(), Error> {
+    /// The agent took entries out, or corrects the count by a wrapping number: the share has room again.
+    pub(crate) fn give_back(&mut self, ordinal: u32, share: Share, entries: u64) -> Result<(), Error> {
         let mut returned = self.returned.get(&ordinal, 0).map_err(Error::table("read", maps::RETURNED))?;
-        returned[share as usize] = returned[share as usize].wrapping_add(1);
+        returned[share as usize] = returned[share as usize].wrapping_add(entries);
         self.returned.set(ordinal, returned, 0).map_err(Error::table("write", maps::RETURNED))
     }
 }

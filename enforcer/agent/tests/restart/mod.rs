@@ -369,3 +369,61 @@ fn another_layout_takes_over_and_the_old_one_takes_back() {
     agent.stop().unwrap();
     talk(&mut world.connect("client", SERVER[0], 9090).unwrap()).expect("nothing is attached any more");
 }
+
+#[test]
+fn an_agent_that_attaches_otherwise_leaves_one_program_in_each_hook() {
+    kernel_or_skip!();
+    let [tcx, clsact] = BOTH;
+    for (first, second) in [(tcx, clsact), (clsact, tcx)] {
+        let (world, bpffs, log) = (World::new(), Bpffs::mount(), tempfile::tempdir().unwrap());
+        let probes = probes(&world);
+        probes.1.goes_on(20);
+        let start = |attachment| {
+            let options = datapath::Options { attachment: Some(attachment), ..bpffs.options() };
+            let agent = start_with(&world, log.path(), options);
+            agent.update(&enforced(policy())).unwrap();
+            agent
+        };
+        let agent = start(first);
+        nothing_arrives(&probes, || {
+            agent.leave().unwrap();
+            start(second).leave().unwrap();
+        });
+        let taken = world.inside("node", || datapath::take_away(bpffs.path()).unwrap());
+        let hooks: Vec<_> = taken.links.values().map(|link| (link.tcx, link.filters)).collect();
+        assert_eq!(hooks, [if second == tcx { (2, 0) } else { (0, 2) }; 2]);
+        probes.1.goes_on(20);
+    }
+}
+
+#[test]
+fn shares_that_lost_count_are_counted_anew() {
+    kernel_or_skip!();
+    let (world, bpffs, log) = (World::new(), Bpffs::mount(), tempfile::tempdir().unwrap());
+    world.serve(8080);
+    let start = || {
+        let agent = start_with(&world, log.path(), bpffs.options());
+        agent.update(&enforced(policy())).unwrap();
+        agent
+    };
+    let established = |agent: &agent::Agent| -> Vec<u64> {
+        let endpoints = agent.report().unwrap().endpoints;
+        endpoints.iter().map(|endpoint| endpoint.connections.established).collect()
+    };
+    let agent = start();
+    let mut streams: Vec<_> = (0..3).map(|_| world.connect("client", SERVER[0], 8080).unwrap()).collect();
+    streams.iter_mut().for_each(|stream| talk(stream).unwrap());
+    assert_eq!(established(&agent), [3, 3]);
+    agent.leave().unwrap();
+    // The counts are lost, the connections are not.
+    fs::remove_file(bpffs.layout().join("maps/SHARES")).unwrap();
+    let agent = start();
+    assert_eq!(established(&agent), [0, 0]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while established(&agent) != [3, 3] {
+        assert!(Instant::now() < deadline, "{:?}", established(&agent));
+        thread::sleep(Duration::from_millis(100));
+    }
+    streams.iter_mut().for_each(|stream| talk(stream).expect("it goes on"));
+    agent.stop().unwrap();
+}

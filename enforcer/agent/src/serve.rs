@@ -91,13 +91,14 @@ pub(crate) fn serve(doors: &Doors, asked: Asked) -> Result<Served, Error> {
         .enable_all()
         .build()
         .map_err(|why| Error::Thread { what: format!("for its status cannot be started: {why}") })?;
-    let _inside = runtime.enter();
-    let unix = doors.socket.as_deref().map(bind).transpose()?;
+    let inside = runtime.enter();
+    // What leaves something behind comes last.
     let tcp = doors.metrics.map(bind_loopback).transpose()?;
+    let unix = doors.socket.as_deref().map(bind).transpose()?;
     let metrics = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
     let (unix, inode) = unix.map_or((None, 0), |(listener, inode)| (Some(listener), inode));
     let (stop, stopped) = oneshot::channel::<()>();
-    drop(_inside);
+    drop(inside);
     let thread = std::thread::Builder::new()
         .name("agent-status".to_owned())
         .spawn(move || {
@@ -311,6 +312,21 @@ mod tests {
         assert_eq!(decoded("shop%2Fweb:80"), Some("shop/web:80".to_owned()));
         assert_eq!(decoded("%5Bfd00::1%5D:53%2FUDP"), Some("[fd00::1]:53/UDP".to_owned()));
         assert_eq!([decoded("%4"), decoded("%zz"), decoded("%ff")], [None, None, None]);
+    }
+
+    #[test]
+    fn the_socket_is_its_users_alone_and_a_living_agent_keeps_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("podfence/agent.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let (listener, inode) = bind(&path).expect("bound");
+        let about = fs::metadata(&path).expect("it is there");
+        assert_eq!((about.mode() & 0o777, about.ino()), (0o600, inode));
+        assert!(matches!(bind(&path), Err(Error::Socket { .. })), "somebody answers there");
+        drop(listener);
+        bind(&path).expect("what a killed agent left is replaced");
+        assert_eq!(fs::read_dir(folder.path().join("podfence")).expect("a folder").count(), 1);
     }
 
     #[test]

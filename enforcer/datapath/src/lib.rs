@@ -1,7 +1,7 @@
 //! The kernel program as user space sees it: found links, loaded program, attached hooks, published
 //! tables, events and counters read.
 //!
-//! `unsafe` stands in [`system`] alone: one mapping and four system calls that no library offers.
+//! `unsafe` stands in [`system`] alone: one mapping, and the system calls that no library offers.
 
 mod ahead;
 mod attach;

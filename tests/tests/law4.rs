@@ -216,7 +216,7 @@ impl World {
             // Some of them are addresses of Services.
             let flag = if FRONTENDS.contains(&(index as u32 + 1)) { abi::FRONTENDS } else { 0 };
             if index % 4 != 3 {
-                self.rig.identity(address(text), 128, index as u32 + 1 | flag)?;
+                self.rig.identity(address(text), 128, (index as u32 + 1) | flag)?;
             }
         }
         for identity in FRONTENDS {

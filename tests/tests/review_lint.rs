@@ -3,10 +3,6 @@
 //!
 //! `PODFENCE_SEED` is the seed, `PROPTEST_CASES` how many clusters.
 
-#[allow(dead_code)]
-#[path = "review_reference/objects.rs"]
-mod objects;
-
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Pod},
     labels::METADATA_NAME,
@@ -14,7 +10,6 @@ use model::{
     reference::{Endpoint, Reference, Subject},
     yaml::read_into,
 };
-use objects::objects;
 use proptest::{
     prelude::*,
     test_runner::{RngSeed, TestRunner},
@@ -27,7 +22,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
-use tests::random::Random;
+use tests::{objects::objects, random::Random};
 
 const CLUSTERS: u32 = 10_000;
 /// Addresses outside, some in blocks that rules have.

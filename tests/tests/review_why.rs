@@ -3,10 +3,6 @@
 //!
 //! `PODFENCE_SEED` is the seed, `PROPTEST_CASES` how many clusters.
 
-#[allow(dead_code)]
-#[path = "review_reference/objects.rs"]
-mod objects;
-
 use model::{
     cluster::{Cluster, Pod},
     policy::{NetworkPolicy, PolicySet, Protocol},
@@ -14,7 +10,6 @@ use model::{
     reference::{Endpoint, Reference},
     yaml::{read_into, read_policies},
 };
-use objects::objects;
 use proptest::{
     prelude::*,
     test_runner::{RngSeed, TestRunner},
@@ -26,6 +21,7 @@ use review::{
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, net::IpAddr};
 use tests::{
+    objects::objects,
     random::Random,
     second::{self, Who},
 };

@@ -36,8 +36,9 @@ pub struct Compiler {
     state: State,
 }
 
-/// Slots of one compile, by grants and the addresses that tell a pod from others with the same.
-type Expanded = HashMap<(Arc<Grants>, Vec<Address>), (u32, Arc<Slot>)>;
+/// Slots of one compile, by grants and the addresses that tell a pod from others with the same. Equal grants
+/// are one, so that it is enough to look at where they lie.
+type Expanded = HashMap<(*const Grants, Vec<Address>), (u32, Arc<Slot>)>;
 
 /// What is in force, by content and by number.
 #[derive(Clone, Debug, Default)]
@@ -261,13 +262,14 @@ impl Compiler {
         let names = &self.names.ports;
         let port_number = |name: &PortName| names.known(name).unwrap_or(0);
         let own = identities.telling(grants, own, &port_number);
-        if let Some((number, slot)) = expanded.get(&(grants.clone(), own.to_vec())) {
+        let key = (Arc::as_ptr(grants), own.to_vec());
+        if let Some((number, slot)) = expanded.get(&key) {
             return Ok((*number, slot.clone()));
         }
         let slot = Arc::new(expand(grants, identities, own, &port_number));
         let index = self.slots.number(&slot, abi::SLOT_INDICES).ok_or(Error::Exhausted { what: "slot" })?;
         let number = slot.number(index);
-        expanded.insert((grants.clone(), own.to_vec()), (number, slot.clone()));
+        expanded.insert(key, (number, slot.clone()));
         Ok((number, slot))
     }
 

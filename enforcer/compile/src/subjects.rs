@@ -9,12 +9,12 @@ use crate::{
 };
 use flow::{Address, Direction};
 use model::{
-    cluster::{Cluster, Pod},
+    cluster::{Cluster, ContainerPort, Pod},
     policy::{NetworkPolicy, PolicySet, Port, PortMatch, Protocol, Rule},
     record::RuleName,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -148,7 +148,7 @@ pub(crate) fn subjects(
     warnings: &mut BTreeSet<Warning>,
 ) -> Result<BTreeMap<Arc<str>, Subject>, Error> {
     let mut subjects = BTreeMap::new();
-    let mut memo = HashMap::new();
+    let mut memo = Memo::default();
     for pod in cluster.pods.iter().filter(|pod| pod.node == node && !pod.host_network) {
         let own: Vec<IpAddr> = pod
             .addresses
@@ -200,16 +200,33 @@ fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     policy.namespace == pod.namespace && policy.pod_selector.matches(&pod.labels)
 }
 
+/// The policies that select a pod, each with whether it is staged, and the pod's ports, which names in rules
+/// may mean.
+type MadeOf<'a> = (Vec<(*const NetworkPolicy, bool)>, &'a [ContainerPort]);
+
+/// Grants by what they were made of, and by content.
+#[derive(Default)]
+struct Memo<'a> {
+    of: HashMap<MadeOf<'a>, Arc<Grants>>,
+    by_content: HashSet<Arc<Grants>>,
+}
+
 /// What the policies that select the pod grant, in order of policy and rule. Pods with the same
 /// grants share them.
-fn grants(
+fn grants<'a>(
     policies: &[Sourced<'_>],
-    pod: &Pod,
+    pod: &'a Pod,
     names: &mut Names,
-    memo: &mut HashMap<Grants, Arc<Grants>>,
+    memo: &mut Memo<'a>,
 ) -> Result<Arc<Grants>, Error> {
+    let selecting: Vec<Sourced<'_>> = policies.iter().copied().filter(|sourced| selects(sourced.policy, pod)).collect();
+    let of = selecting.iter().map(|sourced| (std::ptr::from_ref(sourced.policy), sourced.staged)).collect();
+    let key = (of, &pod.ports[..]);
+    if let Some(grants) = memo.of.get(&key) {
+        return Ok(grants.clone());
+    }
     let mut made = Grants::default();
-    for Sourced { policy, staged } in policies.iter().copied().filter(|sourced| selects(sourced.policy, pod)) {
+    for Sourced { policy, staged } in selecting {
         let directions =
             [(Direction::Inbound, "ingress", &policy.ingress), (Direction::Outbound, "egress", &policy.egress)];
         for (direction, word, rules) in directions {
@@ -230,7 +247,10 @@ fn grants(
             }
         }
     }
-    Ok(memo.entry(made).or_insert_with_key(|made| Arc::new(made.clone())).clone())
+    let made = memo.by_content.get(&made).cloned().unwrap_or_else(|| Arc::new(made));
+    memo.by_content.insert(made.clone());
+    memo.of.insert(key, made.clone());
+    Ok(made)
 }
 
 fn grant(

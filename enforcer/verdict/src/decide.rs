@@ -14,7 +14,7 @@ use crate::{
     tables::{Node, Sockets, Standing},
     word::{NOT_YET, plain},
 };
-use flow::{Address, Brief, Direction, FlowKey, Fragment, Kind, Packet, TCP, UDP, tcp};
+use flow::{Address, Brief, Direction, FlowKey, Fragment, ICMP, ICMPV6, Kind, Packet, TCP, UDP, tcp};
 
 /// Whether [`established`] was asked about the packet on the sheet before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +88,7 @@ pub fn decide_after<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet, looke
     if own != NOT_OWN
         && matches!(looked, Looked::No)
         && !packet.opens_connection()
+        && !asks_echo(packet)
         && !ends_sctp(packet)
         && let Some(verdict) = standing(
             tables,
@@ -163,6 +164,12 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     NOT_YET
 }
 
+/// An echo request: RFC 792 and RFC 4443 (4.1).
+#[inline(always)]
+const fn asks_echo(packet: &Packet) -> bool {
+    matches!(packet.kind, Kind::Echo) && matches!((packet.key.protocol, packet.message), (ICMP, 8) | (ICMPV6, 128))
+}
+
 /// From a DHCP server's port to a client's: RFC 2131 (4.1) and RFC 8415 (7.2).
 #[inline(always)]
 const fn answers_dhcp(k: &FlowKey) -> bool {
@@ -173,7 +180,7 @@ const fn answers_dhcp(k: &FlowKey) -> bool {
 #[inline(never)]
 fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     let packet = &sheet.packet;
-    let opens = packet.opens_connection();
+    let mut opens = packet.opens_connection();
     let tcp = packet.key.protocol == TCP;
     sheet.situation = if tcp && !opens { situation::ADOPTED } else { situation::FRESH };
     let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
@@ -183,6 +190,8 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         return NOT_YET;
     }
     sheet.state = state.0;
+    // Who was asked for an echo may answer, and not ask in turn (GHSA-c66w-hq56-4q97).
+    opens |= asks_echo(packet) && state.opened() as u8 != hook.direction as u8;
     let current = epoch_of(sheet.word) == state.epoch();
     let tombstone = matches!(state.phase(), Phase::Tombstone);
     if opens {

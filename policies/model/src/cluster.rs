@@ -208,7 +208,7 @@ pub struct Pod {
 }
 
 /// A port a container declares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub struct ContainerPort {
     pub name: Option<String>,

@@ -252,3 +252,22 @@ fn later_fragments_share_the_ports_of_their_first() {
         (Spoofed, udp(CLIENT, RESOLVER).piece(Fragment::First, 6).towards(Direction::Outbound)),
     ]);
 }
+
+#[test]
+fn who_was_asked_for_an_echo_may_answer_and_not_ask_in_turn() {
+    let pod = Pod::enforcing();
+    // The pod may open to anybody; only the trusted peer may open to it.
+    pod.rule(POLICY, 0, Direction::Outbound, 0, RulePort::Any, 106);
+    let mut asked = echo(POD, STRANGER, 7);
+    asked.packet.message = 8;
+    let mut turned = echo(STRANGER, POD, 7);
+    turned.packet.message = 8;
+    pod.judges(&[
+        (AllowedByRule, asked),
+        (Established, echo(STRANGER, POD, 7)),
+        (NoRulePortless, turned),
+        // What was denied the other way round changes nothing of what was allowed.
+        (Established, echo(STRANGER, POD, 7)),
+        (Established, asked),
+    ]);
+}

@@ -10,6 +10,7 @@ mod lint;
 mod manifests;
 mod reach;
 mod replay;
+mod selftest;
 mod status;
 mod why;
 
@@ -23,6 +24,7 @@ pub(crate) use lint::{FailOnFinding, Lint, LintOutput};
 pub(crate) use manifests::{Manifests, Reading};
 pub(crate) use reach::{Reach, ReachBy, ReachOutput};
 pub(crate) use replay::{FailOnFlow, Replay, ReplayOutput};
+pub(crate) use selftest::{Selftest, SelftestOutput};
 pub(crate) use status::{Status, StatusOutput};
 pub(crate) use why::{FailOnVerdict, Why, WhyOutput};
 
@@ -62,6 +64,7 @@ pub(crate) enum Verb {
     Enforce(Box<Enforce>),
     Status(Status),
     Detach(Detach),
+    Selftest(Selftest),
     Completion(Completion),
     Man(Man),
 }

@@ -2,7 +2,7 @@
 
 use flow::{Address, ICMP, ICMPV6, SCTP, TCP, UDP};
 
-/// What a sender puts into the transport header where it has room for one: RFC 1071's sum over pseudo header and payload.
+/// Where the transport header has its checksum (RFC 1071, over pseudo header and payload).
 const SUMMED: [(u8, usize); 4] = [(TCP, 16), (UDP, 6), (ICMP, 2), (ICMPV6, 2)];
 
 /// An IPv6 extension header to put before the transport header.

@@ -50,7 +50,8 @@ pub(crate) const CLASSES: &[Class] = &[
         "A namespace is deleted, its policies go first, and its pods stand open until they are gone.",
         "last-isolation",
         namespace_ends,
-    ),
+    )
+    .ends(Ends::ALL),
     Class::new(
         ("revoked-connection", 28, "calico#12353"),
         "A connection that policy no longer allows lives on, or is taken up again.",
@@ -155,8 +156,20 @@ fn selector_leaves_its_namespace(t: &mut Trial<'_>) -> Result<(), Stop> {
     t.attack("in another, with the same labels", BY_POLICY, hits(t, 5042))
 }
 
-fn namespace_ends(_: &mut Trial<'_>) -> Result<(), Stop> {
-    Err(Stop::NotRun("the agent is not told yet that a namespace is being deleted".into()))
+fn namespace_ends(t: &mut Trial<'_>) -> Result<(), Stop> {
+    let ending = |policies| {
+        let mut cluster = Cluster { policies, ..cluster::cluster(Mode::Enforce) };
+        cluster.namespaces.values_mut().for_each(|namespace| namespace.terminating = true);
+        cluster
+    };
+    t.enforce(t.open())?;
+    t.control("where policy allows it", hits(t, 5061))?;
+    t.enforce(t.closed())?;
+    t.attack("before the end", BY_POLICY, hits(t, 5062))?;
+    t.apply(&ending(t.closed()))?;
+    t.apply(&ending(set(Vec::new())))?;
+    t.attack("once the policies are gone", BY_POLICY, hits(t, 5063))?;
+    t.attack("then, on the flow that was allowed once", BY_POLICY, hits(t, 5061))
 }
 
 fn revoked_connection(t: &mut Trial<'_>) -> Result<(), Stop> {

@@ -212,11 +212,19 @@ pub fn disconnect(router: &str, name: &str) -> Result<(), Error> {
 
 /// Runs commands of `ip`, a line each, in a namespace.
 pub fn ip(namespace: &str, input: &str) -> Result<(), Error> {
-    let program = format!("ip -netns {namespace} -batch -");
-    let failed = |output: String| Error::Command { program: program.clone(), input: input.to_owned(), output };
+    let arguments = ["-netns", namespace, "-batch", "-"];
+    obey("ip", &arguments, input, "iproute2")
+}
+
+/// Runs a program of a package in the calling thread's namespace, with commands as its input.
+pub(crate) fn obey(program: &str, arguments: &[&str], input: &str, package: &str) -> Result<(), Error> {
+    let failed = |output: String| {
+        let program = format!("{program} {}", arguments.join(" "));
+        Error::Command { program, input: input.to_owned(), output }
+    };
     let run = || -> io::Result<std::process::Output> {
-        let mut child = Command::new("ip")
-            .args(["-netns", namespace, "-batch", "-"])
+        let mut child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -228,7 +236,7 @@ pub fn ip(namespace: &str, input: &str) -> Result<(), Error> {
     };
     let output = run().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Error::Lacking { what: "the program `ip`".to_owned(), remedy: "install iproute2".to_owned() }
+            Error::Lacking { what: format!("the program `{program}`"), remedy: format!("install {package}") }
         }
         _ => failed(error.to_string()),
     })?;

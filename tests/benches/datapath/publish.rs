@@ -2,14 +2,14 @@
 //! and after one rule has changed, and what the tables take.
 
 use compile::Compiler;
-use datapath::{Datapath, Options};
+use datapath::{Bindings, Datapath, Options};
 use model::{
     cluster::{Cluster, Namespace, Node, Pod},
     labels::{Labels, METADATA_NAME, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     net::IpAddr,
     time::{Duration, Instant},
@@ -32,7 +32,7 @@ pub(crate) fn main() {
 }
 
 fn row(endpoints: usize, rules: usize) {
-    let none = (PolicySet::default(), BTreeMap::new());
+    let none = PolicySet::default();
     let mut datapath = Datapath::load(&Options::default()).expect("the program loads");
     let mut compiler = Compiler::new(NODE, Mode::Enforce);
     let mut cluster = cluster(endpoints);
@@ -41,10 +41,10 @@ fn row(endpoints: usize, rules: usize) {
     for more in [0, 1] {
         cluster.policies = policies(rules + more);
         let begin = Instant::now();
-        let plan = compiler.plan(&cluster, &cluster.policies, &none.0).expect("a plan");
+        let plan = compiler.plan(&cluster, &cluster.policies, &none).expect("a plan");
         times.push(begin.elapsed());
         let begin = Instant::now();
-        datapath.publish(&plan, &none.1, &BTreeSet::new()).expect("it fits");
+        datapath.publish(&plan, &Bindings::default()).expect("it fits");
         times.push(begin.elapsed());
         (identities, held) = (plan.table.identities.len(), plan.peak.rules);
         compiler.adopt(&plan);
@@ -54,13 +54,15 @@ fn row(endpoints: usize, rules: usize) {
     println!("{endpoints:>9} {identities:>10} {held:>8} {} {:>6} MiB", times.join(" "), memory() >> 20);
 }
 
-/// What the kernel says that the maps of this process take, in bytes.
+/// What the kernel says that the maps of this process take, in bytes: each once, however often it is open.
 fn memory() -> u64 {
     let files = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().filter_map(Result::ok);
     let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
-    let maps = texts.filter(|text| text.contains("map_type"));
-    maps.filter_map(|text| text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok()))
-        .sum()
+    let maps = texts.filter_map(|text| {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        Some((field("map_id:")?, field("memlock:")?))
+    });
+    maps.collect::<BTreeMap<u64, u64>>().into_values().sum()
 }
 
 fn cluster(endpoints: usize) -> Cluster {

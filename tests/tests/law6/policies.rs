@@ -85,7 +85,7 @@ fn policy(side: &str, turn: usize) -> String {
     );
     let of_side = format!(r#"{{"podSelector": {{"matchLabels": {{"side": "{side}"}}}}}}"#);
     let rules = |peers: &str| {
-        let mut rules = vec![
+        let mut rules = [
             format!(r#"{{"{peers}": [{of_side}], "ports": [{{"port": {web}}}]}}"#),
             format!(
                 r#"{{"{peers}": [{{"ipBlock": {{"cidr": "{block}"}}}}], "ports": [{{"port": 53, "protocol": "{dns}"}}]}}"#

@@ -22,6 +22,7 @@ mod output;
 mod reach;
 mod replay;
 mod scenarios;
+mod selftest;
 mod shell;
 mod socket;
 mod status;
@@ -62,6 +63,7 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Enforce(typed) => enforce::run(&typed),
         typed::Verb::Detach(typed) => detach::run(&typed),
         typed::Verb::Status(typed) => status::run(&typed),
+        typed::Verb::Selftest(typed) => selftest::run(&typed),
         typed::Verb::Completion(typed) => shell::completion(&typed),
         typed::Verb::Man(typed) => shell::man(&typed),
     }

@@ -36,6 +36,13 @@ pub(crate) fn busy(with: impl AsRef<str>) -> Busy {
 /// What [`busy`] shows.
 pub(crate) struct Busy(indicatif::ProgressBar);
 
+impl Busy {
+    /// Says what it is at.
+    pub(crate) fn now(&self, at: &str) {
+        self.0.set_message(escape::printable(at).into_owned());
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.finish_and_clear();

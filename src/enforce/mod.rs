@@ -120,6 +120,10 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
             established: typed.established_of_pod,
             tombstones: typed.denied_of_pod,
         },
+        standing: match typed.standing {
+            typed::Standing::Judge => verdict::Standing::Revoked,
+            typed::Standing::Keep => verdict::Standing::Kept,
+        },
         connections: typed.connections,
         ignore_interfaces: datapath::Ignored(typed.ignore_interfaces.clone()),
         ..defaults.datapath.clone()

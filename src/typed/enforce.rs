@@ -48,6 +48,9 @@ pub(crate) struct Enforce {
     /// Serve metrics over HTTP here too: 127.0.0.1:PORT or [::1]:PORT
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<std::net::SocketAddr>,
+    /// What becomes of connections that stand when a policy comes that does not allow them
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Standing::Judge)]
+    pub(crate) standing: Standing,
     /// Connections the node's table holds [default: as the kernel program says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,
@@ -60,6 +63,14 @@ pub(crate) struct Enforce {
     /// Denied connections remembered of one pod
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) denied_of_pod: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Standing {
+    /// They end at their next packet
+    Judge,
+    /// They go on until they end; only openings are denied
+    Keep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,12 +10,13 @@ mod lint;
 mod manifests;
 mod reach;
 mod replay;
+mod selftest;
 mod status;
 mod why;
 
 pub(crate) use detach::Detach;
 pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
-pub(crate) use enforce::{Enforce, UnknownPod};
+pub(crate) use enforce::{Enforce, Standing, UnknownPod};
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe};
@@ -23,6 +24,7 @@ pub(crate) use lint::{FailOnFinding, Lint, LintOutput};
 pub(crate) use manifests::{Manifests, Reading};
 pub(crate) use reach::{Reach, ReachBy, ReachOutput};
 pub(crate) use replay::{FailOnFlow, Replay, ReplayOutput};
+pub(crate) use selftest::{Selftest, SelftestOutput};
 pub(crate) use status::{Status, StatusOutput};
 pub(crate) use why::{FailOnVerdict, Why, WhyOutput};
 
@@ -62,6 +64,7 @@ pub(crate) enum Verb {
     Enforce(Box<Enforce>),
     Status(Status),
     Detach(Detach),
+    Selftest(Selftest),
     Completion(Completion),
     Man(Man),
 }

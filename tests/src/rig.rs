@@ -37,7 +37,7 @@ pub struct Entrance {
     /// The interface it came in by; 0: the node made it.
     pub ingress_ifindex: u32,
     /// How many packets of the wire it stands for (GSO); over a wire it is always one.
-    pub segments: u32,
+    pub segments: u16,
 }
 
 /// Both deciders.
@@ -179,7 +179,7 @@ impl Rig {
         let mut context = [0u8; 192];
         context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
         context[40..44].copy_from_slice(&at.ifindex.to_ne_bytes());
-        context[164..168].copy_from_slice(&at.segments.to_ne_bytes());
+        context[164..168].copy_from_slice(&u32::from(at.segments).to_ne_bytes());
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat: 1, ..TestRunOptions::new() };
         let program = self.kernel.program(at.direction).map_err(|e| e.to_string())?;

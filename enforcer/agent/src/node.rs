@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use verdict::{
-    Admission, Asked, Phase, Reason, Staged, State,
+    Admission, Asked, Phase, Reason, Staged, Standing, State,
     abi::{ConnectionKey, EventKind, connection_parts, epoch_of, word},
     judge,
     memory::Memory,
@@ -447,11 +447,16 @@ impl Node {
                 peer: parts.peer,
             };
             let judged = judge(&self.tables, &asked, &mut 0).verdict();
-            if judged.reason().allows() && judged.staged() != Staged::Deny {
+            let goes_on = judged.reason().allows() || self.options.datapath.standing == Standing::Kept;
+            if goes_on && judged.staged() != Staged::Deny {
                 continue;
             }
-            let phase = if judged.reason().allows() { state.phase() } else { Phase::Tombstone };
-            let reason = if judged.reason().allows() { Reason::Rejudged } else { Reason::Revoked };
+            let phase = if goes_on { state.phase() } else { Phase::Tombstone };
+            let reason = match (judged.reason().allows(), goes_on) {
+                (true, _) => Reason::Rejudged,
+                (false, true) => Reason::Kept,
+                (false, false) => Reason::Revoked,
+            };
             let judged_state =
                 state.with_phase(phase).with_reason(reason as u8).with_staged(judged.staged()).with_epoch(epoch);
             let mut judged_record = record;

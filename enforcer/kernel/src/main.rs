@@ -43,7 +43,7 @@ pub fn floor(_ctx: TcContext) -> i32 {
 #[inline(always)]
 fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
-    let (ifindex, length, segments) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_segs) };
+    let (ifindex, length, segments) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_segs as u16) };
     let Some(endpoint) = maps::endpoint_of(ifindex) else { return unknown_pod(skb, direction) };
     let Some(packet) = flow::brief(&Linear { skb }) else {
         return judge(skb, direction, endpoint, Looked::No);
@@ -63,7 +63,7 @@ fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looke
     let (ifindex, ingress_ifindex, length) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex, (*skb).len) };
     let tables = KernelTables { skb };
     // SAFETY: the context is valid for the program's run.
-    let segments = unsafe { (*skb).gso_segs };
+    let segments = unsafe { (*skb).gso_segs as u16 };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, segments, now: tables::now() };
     let Some(desk) = maps::desk() else { return DROP };
     let (sheet, scratch) = desk.parts();

@@ -73,18 +73,18 @@ pub fn judge<T: Tables>(tables: &T, asked: &Asked, word: &mut u64) -> Judged {
         if in_force == 0 {
             break;
         }
-        let (reason, rule) = answer(ask_slot(tables, in_force, identity, asked));
+        let (reason, rule) = answer(ask(tables, in_force, identity, asked));
         let judged = Judged::new(reason, rule);
         if staged == 0 {
             return judged;
         }
-        let (reason, rule) = answer(ask_slot(tables, staged, identity, asked));
+        let (reason, rule) = answer(ask(tables, staged, identity, asked));
         return judged.with_staged(if reason.allows() { Staged::Allow } else { Staged::Deny }, rule);
     }
     Judged::new(Reason::NotReady, 0)
 }
 
-/// What [`ask_slot`] returns when no policy isolates, when no rule allows, and when a Service has no backends.
+/// What [`ask`] returns when no policy isolates, when no rule allows, and when a Service has no backends.
 const NOT_ISOLATED: u32 = u32::MAX;
 const NO_RULE: u32 = 0;
 const NO_RULE_PORTLESS: u32 = u32::MAX - 1;
@@ -106,6 +106,18 @@ const fn answer(slot_says: u32) -> (Reason, u32) {
 }
 
 /// One slot's answer: the rule, or one of the constants above.
+#[inline(always)]
+fn ask<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u32 {
+    if identity & FRONTENDS != 0 && matches!(asked.opened, Direction::Outbound) {
+        // Beside the other and not inside it: the stacks of a call chain have 512 bytes together.
+        let backends = ask_frontend(tables, slot, identity, asked);
+        if backends != NO_FRONTEND {
+            return backends;
+        }
+    }
+    ask_slot(tables, slot, identity, asked)
+}
+
 #[inline(never)]
 fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u32 {
     let isolated = match asked.opened {
@@ -114,12 +126,6 @@ fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u
     };
     if isolated == 0 {
         return NOT_ISOLATED;
-    }
-    if identity & FRONTENDS != 0 && matches!(asked.opened, Direction::Outbound) {
-        let backends = ask_frontend(tables, slot, identity, asked);
-        if backends != NO_FRONTEND {
-            return backends;
-        }
     }
     let (mut protocol, mut none) = (asked.protocol, NO_RULE);
     if matches!(protocol, TCP | UDP | SCTP) {
@@ -146,6 +152,9 @@ fn ask_slot<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u
 /// backends, too: the slot's own rules say already what they come to.
 #[inline(never)]
 fn ask_frontend<T: Tables>(tables: &T, slot: u32, identity: u32, asked: &Asked) -> u32 {
+    if slot & EGRESS_ISOLATED == 0 {
+        return NOT_ISOLATED;
+    }
     match tables.rule(&frontend_key(identity, asked.protocol, asked.port)) {
         None => NO_FRONTEND,
         Some(abi::NO_BACKENDS) => NO_BACKENDS,

@@ -17,8 +17,8 @@ pub struct Hook {
     pub ifindex: u32,
     /// The interface the node received it on; 0 when the node made it.
     pub ingress_ifindex: u32,
-    /// How many packets of the wire this one stands for (GSO); 0 and 1 are one.
-    pub segments: u32,
+    /// How many packets of the wire this one stands for (GSO); 0 and 1 are one. The kernel keeps 16 bits of it.
+    pub segments: u16,
     /// The coarse monotonic clock.
     pub now: Nanos,
 }

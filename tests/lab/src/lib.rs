@@ -16,7 +16,7 @@ mod error;
 mod lab;
 mod lifecycle;
 mod names;
-mod network;
+pub mod network;
 mod objects;
 mod plan;
 pub mod pod;

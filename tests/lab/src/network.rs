@@ -34,7 +34,7 @@ const MTU: u32 = 1500;
 
 /// What a namespace is for: it decides its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// Forwards.
     Router,
     /// Has one link.
@@ -43,26 +43,28 @@ pub(crate) enum Purpose {
 
 /// A link between two namespaces, and who is reached through it.
 #[derive(Clone, Debug)]
-pub(crate) struct Link<'a> {
-    pub(crate) router: &'a str,
+pub struct Link<'a> {
+    /// Where it begins.
+    pub router: &'a str,
     /// The link's name at the router.
-    pub(crate) name: &'a str,
-    pub(crate) leaf: &'a str,
+    pub name: &'a str,
+    /// Where it ends, as `eth0`.
+    pub leaf: &'a str,
     /// Addresses of the leaf.
-    pub(crate) addresses: &'a [IpAddr],
+    pub addresses: &'a [IpAddr],
     /// Addresses that the router itself speaks from towards the leaf.
-    pub(crate) sources: &'a [IpAddr],
+    pub sources: &'a [IpAddr],
     /// Ranges behind the leaf.
-    pub(crate) behind: &'a [ipnet::IpNet],
+    pub behind: &'a [ipnet::IpNet],
 }
 
 /// Where a namespace is mounted.
-pub(crate) fn path_of(namespace: &str) -> PathBuf {
+pub fn path_of(namespace: &str) -> PathBuf {
     Path::new(FOLDER).join(namespace)
 }
 
 /// The namespaces whose names begin so.
-pub(crate) fn named(prefix: &str) -> Vec<String> {
+pub fn named(prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -73,7 +75,7 @@ pub(crate) fn named(prefix: &str) -> Vec<String> {
 }
 
 /// Makes namespaces, mounted by name.
-pub(crate) fn create(namespaces: &[(String, Purpose)]) -> Result<(), Error> {
+pub fn create(namespaces: &[(String, Purpose)]) -> Result<(), Error> {
     shared_folder()?;
     // A namespace belongs to a thread: one that is not used for anything else.
     thread::scope(|scope| {
@@ -128,7 +130,7 @@ fn settings(purpose: Purpose) -> &'static [(&'static str, &'static str)] {
 }
 
 /// Removes a namespace, with the links in it; one that is not there is no error.
-pub(crate) fn remove(namespace: &str) {
+pub fn remove(namespace: &str) {
     let path = path_of(namespace);
     match umount2(&path, MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
@@ -142,7 +144,7 @@ pub(crate) fn remove(namespace: &str) {
 }
 
 /// Makes links, brings them up, and routes.
-pub(crate) fn connect(links: &[Link<'_>]) -> Result<(), Error> {
+pub fn connect(links: &[Link<'_>]) -> Result<(), Error> {
     let mut routers: Vec<&str> = links.iter().map(|link| link.router).collect();
     routers.sort_unstable();
     routers.dedup();
@@ -204,17 +206,25 @@ fn full(ip: &IpAddr) -> u8 {
 }
 
 /// Removes a link, both its ends, at once.
-pub(crate) fn disconnect(router: &str, name: &str) -> Result<(), Error> {
+pub fn disconnect(router: &str, name: &str) -> Result<(), Error> {
     ip(router, &format!("link delete {name}\n"))
 }
 
-/// Runs commands of `ip` in a namespace.
-fn ip(namespace: &str, input: &str) -> Result<(), Error> {
-    let program = format!("ip -netns {namespace} -batch -");
-    let failed = |output: String| Error::Command { program: program.clone(), input: input.to_owned(), output };
+/// Runs commands of `ip`, a line each, in a namespace.
+pub fn ip(namespace: &str, input: &str) -> Result<(), Error> {
+    let arguments = ["-netns", namespace, "-batch", "-"];
+    obey("ip", &arguments, input, "iproute2")
+}
+
+/// Runs a program of a package in the calling thread's namespace, with commands as its input.
+pub(crate) fn obey(program: &str, arguments: &[&str], input: &str, package: &str) -> Result<(), Error> {
+    let failed = |output: String| {
+        let program = format!("{program} {}", arguments.join(" "));
+        Error::Command { program, input: input.to_owned(), output }
+    };
     let run = || -> io::Result<std::process::Output> {
-        let mut child = Command::new("ip")
-            .args(["-netns", namespace, "-batch", "-"])
+        let mut child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -226,7 +236,7 @@ fn ip(namespace: &str, input: &str) -> Result<(), Error> {
     };
     let output = run().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Error::Lacking { what: "the program `ip`".to_owned(), remedy: "install iproute2".to_owned() }
+            Error::Lacking { what: format!("the program `{program}`"), remedy: format!("install {package}") }
         }
         _ => failed(error.to_string()),
     })?;
@@ -237,7 +247,7 @@ fn ip(namespace: &str, input: &str) -> Result<(), Error> {
 }
 
 /// Whether this process may make namespaces and give away what is in them.
-pub(crate) fn permitted() -> Result<(), Error> {
+pub fn permitted() -> Result<(), Error> {
     let lacking = |what: &str| Error::Lacking {
         what: what.to_owned(),
         remedy: "run as root (the lab makes network namespaces, and nothing outside them)".to_owned(),

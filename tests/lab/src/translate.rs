@@ -4,17 +4,10 @@
 
 use crate::{
     error::Error,
-    network::{enter, path_of},
+    network::{enter, obey, path_of},
 };
 use model::cluster::{Backend, Frontend};
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    io::{self, Write as _},
-    net::IpAddr,
-    process::{Command, Stdio},
-    thread,
-};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, thread};
 
 const TABLE: &str = "services";
 /// The mark of packets that get the node's source address (kube-proxy has the same).
@@ -78,35 +71,10 @@ fn choice(family: &str, backends: &[Backend]) -> String {
 
 /// Runs commands of `nft` in a namespace.
 fn nft(namespace: &str, input: &str) -> Result<(), Error> {
-    let program = format!("nft -f - in {namespace}");
-    let failed = |output: String| Error::Command { program: program.clone(), input: input.to_owned(), output };
-    let run = || -> Result<io::Result<std::process::Output>, Error> {
+    let run = || {
         enter(&path_of(namespace))?;
-        let start = || {
-            let mut child = Command::new("nft")
-                .args(["-f", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(input.as_bytes())?;
-            }
-            child.wait_with_output()
-        };
-        Ok(start())
+        obey("nft", &["-f", "-"], input, "nftables")
     };
     // A namespace belongs to a thread: one that ends with this.
-    let ran = thread::scope(|scope| scope.spawn(run).join().unwrap_or(Err(Error::Interrupted)))?;
-    let output = ran.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::Lacking {
-            what: "the program `nft`, which translates addresses of Services".to_owned(),
-            remedy: "install nftables".to_owned(),
-        },
-        _ => failed(error.to_string()),
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    thread::scope(|scope| scope.spawn(run).join().unwrap_or(Err(Error::Interrupted)))
 }

@@ -75,7 +75,7 @@ pub(crate) struct Pod {
     /// Where the next packets came into the node; 0: the node made them.
     ingress_ifindex: Cell<u32>,
     /// What the next packets stand for.
-    pub(crate) segments: Cell<u32>,
+    pub(crate) segments: Cell<u16>,
 }
 
 impl Pod {

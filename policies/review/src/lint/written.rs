@@ -47,6 +47,7 @@ type Specs = HashMap<(String, String), Spec>;
 
 pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) {
     let mut unread: BTreeMap<String, usize> = BTreeMap::new();
+    let mut layouts: HashMap<&str, Layout> = HashMap::new();
     // By file and how much of it is left where the document begins.
     let mut in_json: HashMap<(&str, usize), Specs> = HashMap::new();
     for (index, policy) in subject.policies().iter().enumerate() {
@@ -56,7 +57,8 @@ pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) 
             *unread.entry(format!("{file} cannot be read a second time")).or_default() += 1;
             continue;
         };
-        let document = document_of(text, source.line);
+        let layout = layouts.entry(&*source.file).or_insert_with(|| Layout::of(text));
+        let document = text[layout.document(source.line)..].trim_start_matches('\u{feff}').trim_start();
         let (lines, spec) = match document.starts_with(['{', '[']) {
             true => {
                 let place = (&*source.file, document.len());
@@ -64,7 +66,7 @@ pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) 
                 (Vec::new(), all.get(&(policy.namespace.clone(), policy.name.clone())).cloned())
             }
             false => {
-                let lines = lines_of(text, source.line);
+                let lines = lines_of(&text[layout.line(source.line)..], source.line);
                 let document = serde_saphyr::from_str::<Document>(&joined(&lines)).ok();
                 (lines, document.map(|document| document.spec))
             }
@@ -86,19 +88,38 @@ pub(super) fn look(subject: &Subject<'_, '_>, texts: &Texts, found: &mut Found) 
     }
 }
 
-/// The document that a line stands in.
-fn document_of(text: &str, line: u32) -> &str {
-    let (mut at, mut begin) = (0, 0);
-    for (number, row) in (1..).zip(text.split_inclusive('\n')) {
-        if number > line {
-            break;
+/// Where a file's lines and documents begin: files of many policies are walked once.
+struct Layout {
+    lines: Vec<usize>,
+    /// First line and place of each document behind a `---`.
+    documents: Vec<(u32, usize)>,
+}
+
+impl Layout {
+    fn of(text: &str) -> Self {
+        let (mut at, mut layout) = (0, Self { lines: Vec::new(), documents: Vec::new() });
+        for (number, row) in (1..).zip(text.split_inclusive('\n')) {
+            if row.starts_with("---") {
+                layout.documents.push((number, at));
+            }
+            layout.lines.push(at);
+            at += row.len();
         }
-        if row.starts_with("---") {
-            begin = at;
-        }
-        at += row.len();
+        layout.lines.push(at);
+        layout
     }
-    text[begin..].trim_start_matches('\u{feff}').trim_start()
+
+    /// Where a line begins; the end, where there are fewer.
+    fn line(&self, number: u32) -> usize {
+        let last = self.lines.len() - 1;
+        self.lines[(number.max(1) as usize - 1).min(last)]
+    }
+
+    /// Where the document begins that a line stands in.
+    fn document(&self, line: u32) -> usize {
+        let before = self.documents.partition_point(|(first, _)| *first <= line);
+        before.checked_sub(1).map_or(0, |index| self.documents[index].1)
+    }
 }
 
 fn specs_in_json(text: &str) -> Specs {
@@ -116,9 +137,10 @@ fn specs_in_json(text: &str) -> Specs {
     all
 }
 
-/// The lines of the object that begins at a line, without the dash of a list's item, each with its number.
+/// The lines of the object that `text` begins with, at line `first`, without the dash of a list's item, each
+/// with its number.
 fn lines_of(text: &str, first: u32) -> Vec<(u32, String)> {
-    let mut lines = (1..).zip(text.lines()).skip_while(|(number, _)| *number < first);
+    let mut lines = (first..).zip(text.lines());
     let Some((number, line)) = lines.next() else { return Vec::new() };
     let begin = line.strip_prefix("---").unwrap_or(line);
     let indent = begin.len() - begin.trim_start_matches(' ').len();
@@ -350,9 +372,21 @@ mod tests {
     #[test]
     fn the_lines_of_an_item_end_with_it() {
         let text = "items:\n- kind: A\n  spec:\n  - 1\n- kind: B\n  x: 1\nkind: List\n";
-        let lines = |first| joined(&lines_of(text, first));
+        let of = |text: &str, first| joined(&lines_of(&text[Layout::of(text).line(first)..], first));
+        let lines = |first| of(text, first);
         assert_eq!(lines(2), "  kind: A\n  spec:\n  - 1\n");
         assert_eq!(lines(5), "  kind: B\n  x: 1\n");
-        assert_eq!(joined(&lines_of("---\na: 1\nb: 2\n---\nc: 3\n", 2)), "a: 1\nb: 2\n");
+        assert_eq!(of("---\na: 1\nb: 2\n---\nc: 3\n", 2), "a: 1\nb: 2\n");
+    }
+
+    #[test]
+    fn a_line_stands_in_the_document_that_began_last() {
+        let text = "a: 1\n---\nb: 2\nc: 3\n--- # more\nd: 4\n";
+        let layout = Layout::of(text);
+        let document = |line| &text[layout.document(line)..];
+        assert!(document(1).starts_with("a: 1"));
+        assert!(document(4).starts_with("---\nb: 2"));
+        assert!(document(6).starts_with("--- # more"));
+        assert!(document(5).starts_with("--- # more"));
     }
 }

@@ -2,6 +2,9 @@
 
 use flow::{Address, ICMP, ICMPV6, SCTP, TCP, UDP};
 
+/// Where the transport header has its checksum (RFC 1071, over pseudo header and payload).
+const SUMMED: [(u8, usize); 4] = [(TCP, 16), (UDP, 6), (ICMP, 2), (ICMPV6, 2)];
+
 /// An IPv6 extension header to put before the transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -102,6 +105,39 @@ impl Frame {
         out
     }
 
+    /// The bytes as a network stack takes them: between these stations, with right checksums.
+    pub fn sealed(&self, from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
+        let mut frame = self.clone();
+        frame.sum_transport();
+        let mut out = frame.bytes();
+        out[..6].copy_from_slice(&to);
+        out[6..12].copy_from_slice(&from);
+        if self.source.is_v4() {
+            let at = 14 + 4 * self.vlans;
+            let sum = checksum(&[&out[at..at + 20 + self.options * 4]]);
+            out[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+        out
+    }
+
+    /// The transport's checksum, where the payload is all of it.
+    fn sum_transport(&mut self) {
+        let Some((_, at)) = SUMMED.iter().find(|(protocol, _)| *protocol == self.protocol) else { return };
+        if self.fragment.is_some() || self.payload.len() < at + 2 {
+            return;
+        }
+        self.payload[*at..at + 2].fill(0);
+        let length = (self.payload.len() as u32).to_be_bytes();
+        let first = if self.source.is_v4() { 12 } else { 0 };
+        let (source, destination) = (self.source.octets(), self.destination.octets());
+        let pseudo = [&source[first..], &destination[first..], &length, &[0, 0, 0, self.protocol]];
+        let sum = match self.protocol {
+            ICMP => checksum(&[&self.payload]),
+            _ => checksum(&[&pseudo.concat(), &self.payload]),
+        };
+        self.payload[*at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+
     /// The bytes from the IP header on: what an ICMP error quotes.
     pub fn internet(&self) -> Vec<u8> {
         if self.source.is_v4() { self.ipv4() } else { self.ipv6() }
@@ -154,6 +190,14 @@ impl Frame {
         out.extend(body);
         out
     }
+}
+
+/// RFC 1071; each part but the last has an even length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let pairs = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 = pairs.map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// An ARP request or reply.

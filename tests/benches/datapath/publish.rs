@@ -2,14 +2,13 @@
 //! and after one rule has changed, and what the tables take.
 
 use compile::Compiler;
-use datapath::{Datapath, Options};
+use datapath::{Bindings, Datapath, Options};
 use model::{
     cluster::{Cluster, Namespace, Node, Pod},
     labels::{Labels, METADATA_NAME, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
     net::IpAddr,
     time::{Duration, Instant},
@@ -32,7 +31,7 @@ pub(crate) fn main() {
 }
 
 fn row(endpoints: usize, rules: usize) {
-    let none = (PolicySet::default(), BTreeMap::new());
+    let none = PolicySet::default();
     let mut datapath = Datapath::load(&Options::default()).expect("the program loads");
     let mut compiler = Compiler::new(NODE, Mode::Enforce);
     let mut cluster = cluster(endpoints);
@@ -41,10 +40,10 @@ fn row(endpoints: usize, rules: usize) {
     for more in [0, 1] {
         cluster.policies = policies(rules + more);
         let begin = Instant::now();
-        let plan = compiler.plan(&cluster, &cluster.policies, &none.0).expect("a plan");
+        let plan = compiler.plan(&cluster, &cluster.policies, &none).expect("a plan");
         times.push(begin.elapsed());
         let begin = Instant::now();
-        datapath.publish(&plan, &none.1, &BTreeSet::new()).expect("it fits");
+        datapath.publish(&plan, &Bindings::default()).expect("it fits");
         times.push(begin.elapsed());
         (identities, held) = (plan.table.identities.len(), plan.peak.rules);
         compiler.adopt(&plan);

@@ -143,6 +143,9 @@ impl Record {
                 );
             }
         }
+        let by_policy = [Reason::AllowedByRule, Reason::NoRule].map(|reason| self.counted.get(&reason).copied());
+        let by_policy: u64 = by_policy.into_iter().flatten().sum();
+        assert!(self.packets >= by_policy, "{by_policy} packets were judged by policy: {self}");
         use Reason::{HalfOpenFull, NotReady, TableFull, UnknownPod};
         for never in [NotReady, UnknownPod, HalfOpenFull, TableFull] {
             assert_eq!(self.counted.get(&never), None, "{self}");

@@ -265,7 +265,10 @@ fn completion_and_manual_know_every_verb() {
     for shell in ["bash", "zsh", "fish"] {
         let script = world.run(&format!("completion {shell}"));
         assert_eq!(script.status, 0);
-        for verb in ["observe", "graph", "generate", "flows", "reach", "diff", "why", "replay", "lint", "demo", "lab"] {
+        for verb in [
+            "observe", "graph", "generate", "flows", "reach", "diff", "why", "replay", "lint", "demo", "lab",
+            "enforce", "status", "detach", "selftest",
+        ] {
             assert!(script.out.contains(verb), "{shell} {verb}");
         }
         assert!(!script.out.contains("lab-pod"), "{shell}: what is hidden stays hidden");
@@ -275,7 +278,9 @@ fn completion_and_manual_know_every_verb() {
     insta::assert_snapshot!(pages.join("\n"), @r#"
 podfence-completion.1
 podfence-demo.1
+podfence-detach.1
 podfence-diff.1
+podfence-enforce.1
 podfence-flows.1
 podfence-generate.1
 podfence-graph.1
@@ -288,6 +293,8 @@ podfence-man.1
 podfence-observe.1
 podfence-reach.1
 podfence-replay.1
+podfence-selftest.1
+podfence-status.1
 podfence-why.1
 podfence.1
 "#);

@@ -35,8 +35,9 @@ use std::path::PathBuf;
 /// them in the kernel.
 ///
 /// The way through: `observe` turns packets into a flow log, `graph` shows who talks to whom, `generate` writes
-/// policies with the evidence behind every rule, `flows` answers questions about the log. `demo` tells the whole story
-/// on this machine.
+/// policies with the evidence behind every rule, `reach`, `diff`, `why`, `replay` and `lint` say what policies come to,
+/// `enforce` holds this node to them, `flows` answers questions about the log. `demo` tells the whole story on this
+/// machine.
 #[derive(Debug, Parser)]
 #[command(name = "podfence", version, propagate_version = true, disable_help_subcommand = true)]
 #[command(

@@ -118,7 +118,8 @@ fn label() -> impl Strategy<Value = (&'static str, &'static str)> {
     select(&VALUES[..]).prop_flat_map(|(key, values)| (Just(key), select(values)))
 }
 
-fn labels() -> impl Strategy<Value = Value> {
+/// Labels that selectors look for.
+pub fn labels() -> impl Strategy<Value = Value> {
     vec(label(), 0..=3).prop_map(|labels| labels.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect())
 }
 
@@ -196,7 +197,8 @@ fn in_namespace() -> Field {
     prop_oneof![1 => Just(None), 6 => one_of(&NAMESPACES).prop_map(Some)].boxed()
 }
 
-fn container_ports() -> impl Strategy<Value = Value> {
+/// The ports of a container, some by name.
+pub fn container_ports() -> impl Strategy<Value = Value> {
     let port = object([
         ("containerPort", always(one_of(&PORTS))),
         ("name", prop_oneof![1 => Just(None), 4 => one_of(&NAMES).prop_map(Some)].boxed()),
@@ -235,7 +237,8 @@ impl Pod {
 
 // --- policies -------------------------------------------------------------------------------------------------
 
-fn policy() -> impl Strategy<Value = Value> {
+/// A NetworkPolicy without a name.
+pub fn policy() -> impl Strategy<Value = Value> {
     let types = || {
         let some = [
             json!([]),

@@ -212,19 +212,25 @@ fn outside(scenario: &Scenario, ip: IpAddr) -> Party {
     Party::Outside(host.map_or_else(|| ip.to_string(), |(name, _)| name.clone()))
 }
 
-/// Ids of BPF programs and links.
+/// Ids of BPF programs, links and maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct InKernel {
     pub programs: BTreeSet<u32>,
     pub links: BTreeSet<u32>,
+    pub maps: BTreeSet<u32>,
 }
 
 impl InKernel {
     /// What this process holds.
     pub fn held() -> Self {
+        Self::held_by(std::process::id())
+    }
+
+    /// What a process holds; nothing where it has ended.
+    pub fn held_by(process: u32) -> Self {
         let mut held = Self::default();
-        for file in fs::read_dir("/proc/self/fdinfo").expect("proc is mounted").flatten() {
+        for file in fs::read_dir(format!("/proc/{process}/fdinfo")).into_iter().flatten().flatten() {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
             let number = |field: &str| {
                 let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -232,6 +238,7 @@ impl InKernel {
             };
             held.programs.extend(number("prog_id"));
             held.links.extend(number("link_id"));
+            held.maps.extend(number("map_id"));
         }
         held
     }
@@ -242,7 +249,9 @@ impl InKernel {
         loop {
             let programs = aya::programs::loaded_programs().flatten().map(|program| program.id());
             let links = aya::programs::loaded_links().flatten().map(|link| link.id());
+            let maps = aya::maps::loaded_maps().flatten().map(|map| map.id());
             let left = Self {
+                maps: maps.filter(|id| self.maps.contains(id)).collect(),
                 programs: programs.filter(|id| self.programs.contains(id)).collect(),
                 links: links.filter(|id| self.links.contains(id)).collect(),
             };

@@ -18,7 +18,7 @@ use std::{
     fmt,
     sync::Arc,
 };
-use verdict::abi::{ANYONE, GenerationRecord, RuleKey};
+use verdict::abi::{ANYONE, EGRESS_ISOLATED, FRONTENDS, GenerationRecord, RuleKey};
 
 /// What is to be done, and the table it leads to.
 #[derive(Clone, Debug, Default)]
@@ -211,11 +211,15 @@ fn identities(plan: &mut Plan, old: &RuleTable, new: &RuleTable) -> BTreeSet<u32
 }
 
 fn endpoints(plan: &mut Plan, old: &RuleTable, new: &RuleTable, touched: &BTreeSet<u32>) {
+    // Where an address begins or ceases to lead to Services, every slot that judges openings says something else
+    // of it, though it may have no rule for its identity.
+    let services_touched = touched.iter().any(|identity| identity & FRONTENDS != 0);
     // Slots are shared: each is looked through once.
     let mut memo: BTreeMap<u32, bool> = BTreeMap::new();
     let mut looks_at = |table: &RuleTable, number: u32| {
         *memo.entry(number).or_insert_with(|| {
-            table.slots.get(&number).is_some_and(|slot| slot.identities().any(|identity| touched.contains(&identity)))
+            services_touched && number & EGRESS_ISOLATED != 0
+                || table.slots.get(&number).is_some_and(|slot| slot.identities().any(|id| touched.contains(&id)))
         })
     };
     let bridged: BTreeSet<u32> = plan.bridging.iter().map(|change| change.ordinal).collect();

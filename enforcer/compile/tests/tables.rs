@@ -3,9 +3,9 @@
 use compile::{Compiler, Ending, Limits, MODE_LABEL, Warning, compile};
 use flow::Address;
 use model::{
-    cluster::{Cluster, Namespace, Node, Owner, Pod, Source, Workload, WorkloadKey},
+    cluster::{Cluster, Namespace, Node, Owner, Pod, Service, ServicePort, Source, TargetPort, Workload, WorkloadKey},
     labels::{Labels, Selector},
-    policy::{NetworkPolicy, PolicySet, Rule},
+    policy::{NetworkPolicy, PolicySet, Protocol, Rule},
 };
 use verdict::Mode;
 
@@ -202,4 +202,23 @@ fn a_namespace_that_is_being_deleted_keeps_its_policies_while_it_has_pods() {
     now.pods.clear();
     assert_eq!(ending.keep(&mut now), 0);
     assert_eq!(now.policies, PolicySet::default());
+}
+
+#[test]
+fn where_an_address_becomes_a_services_standing_connections_to_it_are_judged_again() {
+    let everywhere = NetworkPolicy { ingress: None, egress: Some(vec![Rule::default()]), ..deny_all("out") };
+    let (in_force, staged) = (set(vec![everywhere]), PolicySet::default());
+    let mut compiler = Compiler::new(NODE, Mode::Enforce);
+    let mut cluster = cluster(None, None);
+    let first = compiler.plan(&cluster, &in_force, &staged).unwrap();
+    compiler.adopt(&first);
+    // Without backends, so that no slot has a rule for it.
+    let selector = [("app".to_owned(), "nobody".to_owned())].into();
+    let target = TargetPort::Number(80);
+    let port = ServicePort { name: "p".into(), port: 80, protocol: Protocol::Tcp, target, node_port: None };
+    let cluster_ips = vec!["10.96.0.1".parse().unwrap()];
+    let service = Service { selector, ports: vec![port], cluster_ips, ..Service::default() };
+    cluster.services.insert(("x".into(), "empty".into()), service);
+    let plan = compiler.plan(&cluster, &in_force, &staged).unwrap();
+    assert_eq!(plan.endpoints.len(), 2, "{plan:?}");
 }

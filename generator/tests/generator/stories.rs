@@ -112,8 +112,13 @@ fn dns_is_allowed_over_tcp_too_to_the_pods_really_asked() {
 #[test]
 fn a_dns_server_behind_another_port_is_found_through_its_service() {
     let mut cluster = shop(&["frontend", "dns"]);
-    let port =
-        |protocol, target| ServicePort { name: String::new(), port: 53, protocol, target: TargetPort::Number(target), node_port: None };
+    let port = |protocol, target| ServicePort {
+        name: String::new(),
+        port: 53,
+        protocol,
+        target: TargetPort::Number(target),
+        node_port: None,
+    };
     let service = Service {
         selector: labels(&[("app", "dns")]),
         ports: vec![port(Protocol::Udp, 5353), port(Protocol::Tcp, 5354)],

@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -249,6 +249,34 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     let name = lab.name.clone();
     drop(lab);
     assert_eq!(lab::leftovers(Some(&name)), [""; 0]);
+}
+
+#[test]
+fn three_capabilities_suffice() {
+    let world = World::new();
+    let Some(lab) = Lab::up(&world, "least") else { return };
+    fs::write(world.path("cluster/policy.yaml"), policy("[]")).expect("written");
+    let (answered, failed) = lab.calls();
+    assert!(answered > 0 && failed == 0, "nothing is in the way: {answered}, {failed}");
+    // Entering the node's namespace takes more, and is done before.
+    let enter = format!("nsenter --net={}", lab.netns().display());
+    let words = format!(
+        "{enter} setpriv --bounding-set=-all,+bpf,+net_admin,+perfmon --inh-caps=-all --no-new-privs {} enforce \
+         --cluster cluster --node node-1 --log log --default-mode enforce --socket agent.sock",
+        env!("CARGO_BIN_EXE_podfence")
+    );
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let told = fs::File::create(world.path("told")).expect("made");
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(world.path("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(told);
+    let running = Enforce(command.spawn().expect("nsenter and setpriv, from util-linux"));
+    until("it enforces", &world, || world.path("agent.sock").exists() && updates(&world) > 0);
+    let process = fs::read_to_string(format!("/proc/{}/status", running.0.id())).expect("it runs");
+    // PERFMON, BPF and NET_ADMIN: bits 38, 39 and 12 of capabilities(7).
+    assert!(process.contains("CapEff:\t000000c000001000\n"), "{process}");
+    let (answered, failed) = lab.calls();
+    assert!(answered == 0 && failed > 0, "what policy denies is dropped: {answered}, {failed}");
+    assert_eq!(running.end(), Some(0));
 }
 
 /// A bpffs in a mount namespace of this thread's own.

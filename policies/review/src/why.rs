@@ -464,7 +464,9 @@ fn families(members: &[Member], peers: &[&Pod], own: &[&Pod]) -> Vec<IpAddr> {
         true => peers.iter().flat_map(|pod| &pod.addresses).map(IpAddr::to_canonical).collect(),
     };
     let known: Vec<bool> = own.iter().flat_map(|pod| &pod.addresses).map(IpAddr::is_ipv4).collect();
-    all.retain(|ip| known.is_empty() || known.contains(&ip.is_ipv4()));
+    // A pod without an address yet may get one of either family.
+    let open = own.iter().any(|pod| pod.addresses.is_empty());
+    all.retain(|ip| open || known.is_empty() || known.contains(&ip.is_ipv4()));
     all.sort_unstable();
     all.dedup();
     all

@@ -369,10 +369,7 @@ impl Desk<'_> {
                         .min(),
                 }
             };
-            let selects = |pod: &&&model::cluster::Pod| {
-                !service.selector.is_empty() && service.selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
-            };
-            if *namespace == server.namespace && pods.iter().any(|pod| selects(&pod)) {
+            if *namespace == server.namespace && pods.iter().any(|pod| service.selects(&pod.labels)) {
                 let both = (target(Protocol::Udp), target(Protocol::Tcp));
                 twins.extend(both.0.filter(|udp| *udp == port).and(both.1).filter(|tcp| *tcp != 0));
             }

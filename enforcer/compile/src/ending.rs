@@ -46,7 +46,7 @@ fn restore(
     let count = lost.len();
     if count > 0 {
         set.policies.extend(lost);
-        set.policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        set.sort();
     }
     remembered.clear();
     for policy in &set.policies {

@@ -1,7 +1,8 @@
 //! Where a client reaches a Service, and what stands behind it: what rules speak of.
 
 use crate::{
-    cluster::{Cluster, Pod, Service, ServicePort, Source, TargetPort},
+    cluster::{Cluster, ContainerPort, Pod, Service, ServicePort, Source, TargetPort},
+    labels::Labels,
     policy::Protocol,
 };
 use std::{
@@ -45,8 +46,6 @@ pub struct Frontend {
     pub protocol: Protocol,
     /// The port at `address`.
     pub port: u16,
-    /// `namespace/name` of the Service.
-    pub service: String,
     /// Every backend of the address's family, in order, ready or not.
     pub backends: Vec<Backend>,
 }
@@ -60,9 +59,8 @@ pub struct Backend {
 }
 
 impl Cluster {
-    /// Every address and port at which nodes translate to the backends of a Service, in order. A ClusterIP
-    /// comes before a node's port where two Services claim one place, as the API server allows no such
-    /// thing among ClusterIPs.
+    /// Every address and port at which nodes translate to the backends of a Service, in order. Where
+    /// two Services claim one place, the first by namespace and name has it.
     ///
     /// Backends come from the Service's EndpointSlices, ready or not and terminating ones too, for
     /// connections to these may stand; where a Service has none in the input, from the pods that it selects.
@@ -91,7 +89,10 @@ impl Cluster {
             let given = slices.get(&(namespace.as_str(), name.as_str()));
             let selected: Vec<&Pod> = match given {
                 Some(_) => Vec::new(),
-                None => pods.get(namespace.as_str()).map(|pods| service.select(pods)).unwrap_or_default(),
+                None => {
+                    let here = pods.get(namespace.as_str()).into_iter().flatten();
+                    here.copied().filter(|pod| service.selects(&pod.labels)).collect()
+                }
             };
             for port in &service.ports {
                 let backends: BTreeSet<Backend> = match given {
@@ -100,13 +101,8 @@ impl Cluster {
                 };
                 for (address, at) in self.places(service, port) {
                     let of_family = backends.iter().filter(|backend| backend.address.is_ipv4() == address.is_ipv4());
-                    let frontend = Frontend {
-                        address,
-                        protocol: port.protocol,
-                        port: at,
-                        service: format!("{namespace}/{name}"),
-                        backends: of_family.copied().collect(),
-                    };
+                    let frontend =
+                        Frontend { address, protocol: port.protocol, port: at, backends: of_family.copied().collect() };
                     found.entry((address, port.protocol, at)).or_insert(frontend);
                 }
             }
@@ -124,27 +120,29 @@ impl Cluster {
 }
 
 impl Service {
-    fn select<'p>(&self, pods: &[&'p Pod]) -> Vec<&'p Pod> {
-        if self.selector.is_empty() {
-            return Vec::new();
-        }
-        let selects = |pod: &&&Pod| self.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
-        pods.iter().filter(selects).copied().collect()
+    /// Whether it leads to pods of its namespace with these labels. Without a selector it leads to none: its
+    /// endpoints come from EndpointSlices alone.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
 
 impl ServicePort {
-    /// This port at the addresses of a pod that has it.
-    fn at<'p>(&self, pod: &'p Pod) -> impl Iterator<Item = Backend> + use<'p> {
-        let port = match &self.target {
+    /// The number it has on a backend that declares these ports; `None` where none has its name.
+    pub fn number_on(&self, ports: &[ContainerPort]) -> Option<u16> {
+        match &self.target {
             TargetPort::Number(port) => Some(*port),
             TargetPort::Name(name) => {
-                let named = |port: &&crate::cluster::ContainerPort| {
-                    port.protocol == self.protocol && port.name.as_deref() == Some(name)
-                };
-                pod.ports.iter().find(named).map(|port| port.port)
+                let named =
+                    |port: &&ContainerPort| port.protocol == self.protocol && port.name.as_deref() == Some(name);
+                ports.iter().find(named).map(|port| port.port)
             }
-        };
+        }
+    }
+
+    /// This port at the addresses of a pod that has it.
+    fn at<'p>(&self, pod: &'p Pod) -> impl Iterator<Item = Backend> + use<'p> {
+        let port = self.number_on(&pod.ports);
         port.into_iter().flat_map(|port| pod.addresses.iter().map(move |address| Backend { address: *address, port }))
     }
 }

@@ -210,7 +210,7 @@ struct ServicePorts<'c>(HashMap<&'c str, Vec<&'c crate::cluster::Service>>);
 impl<'c> ServicePorts<'c> {
     fn new(cluster: &'c Cluster) -> Self {
         let mut by_namespace: HashMap<&str, Vec<_>> = HashMap::new();
-        for ((namespace, _), service) in cluster.services.iter().filter(|(_, s)| !s.selector.is_empty()) {
+        for ((namespace, _), service) in &cluster.services {
             by_namespace.entry(namespace).or_default().push(service);
         }
         Self(by_namespace)
@@ -218,7 +218,7 @@ impl<'c> ServicePorts<'c> {
 
     fn targets(&self, pod: &Pod, serves: &mut Vec<(u8, u16)>) {
         let here = self.0.get(pod.namespace.as_str()).into_iter().flatten();
-        for service in here.filter(|s| s.selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v))) {
+        for service in here.filter(|service| service.selects(&pod.labels)) {
             // Named targets are container ports, which are counted already.
             serves.extend(service.ports.iter().filter_map(|p| match p.target {
                 TargetPort::Number(port) => Some((p.protocol.number(), port)),

@@ -9,7 +9,7 @@ use crate::{
     traffic::{Connection, Expect},
 };
 use model::{
-    cluster::{Cluster, TargetPort, WorkloadKey},
+    cluster::{Cluster, WorkloadKey},
     policy::Protocol,
 };
 use serde::{Deserialize, Serialize};
@@ -263,15 +263,9 @@ impl Scenario {
         let Some((_, service)) = resolve::service_named(&self.cluster, from, name) else { return asked };
         let protocol = if to.scheme == Scheme::Udp { Protocol::Udp } else { Protocol::Tcp };
         let of_service = service.ports.iter().find(|port| port.port == asked && port.protocol == protocol);
-        match of_service.filter(|_| !service.cluster_ips.is_empty()).map(|port| &port.target) {
-            Some(TargetPort::Number(port)) => *port,
-            Some(TargetPort::Name(name)) => {
-                let workload = self.cluster.workloads.get(key);
-                let ports = workload.map(|workload| &workload.template_ports[..]).unwrap_or_default();
-                ports.iter().find(|port| port.name.as_ref() == Some(name)).map_or(asked, |port| port.port)
-            }
-            None => asked,
-        }
+        let declared = self.cluster.workloads.get(key).map(|workload| &workload.template_ports[..]).unwrap_or_default();
+        let translated = of_service.filter(|_| !service.cluster_ips.is_empty());
+        translated.and_then(|port| port.number_on(declared)).unwrap_or(asked)
     }
 
     /// The DNS workload and protocol by which this call's name is resolved.

@@ -138,7 +138,7 @@ fn packet() -> impl Strategy<Value = Sent> {
         match protocol {
             0..3 => tcp(from, to, flags),
             3 => udp(from, to),
-            4 if out => [udp("10.1.0.2:67", "10.9.9.9:68"), sctp(from, to, flags)][usize::from(flags & SYN != 0)],
+            4 if out && flags & SYN == 0 => udp("10.1.0.2:67", "10.9.9.9:68"),
             4 => sctp(from, to, flags),
             _ => echo(from, to, 3),
         }

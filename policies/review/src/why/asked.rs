@@ -374,11 +374,10 @@ fn members(universe: &Universe<'_>, at: usize) -> Vec<Member> {
 fn of_service(universe: &Universe<'_>, asked: String, namespace: &str, name: &str) -> Problem {
     let cluster = universe.inputs()[0].cluster;
     let service = cluster.services.get(&(namespace.to_owned(), name.to_owned()));
-    let selector = service.map(|service| &service.selector).filter(|selector| !selector.is_empty());
-    let behind = universe.pods(0).iter().filter(|(pod, _)| {
-        let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
-        pod.namespace == namespace && selector.is_some_and(|selector| selector.iter().all(has))
-    });
+    let behind = universe
+        .pods(0)
+        .iter()
+        .filter(|(pod, _)| pod.namespace == namespace && service.is_some_and(|service| service.selects(&pod.labels)));
     let pods: BTreeSet<String> = behind.map(|(pod, _)| cluster.root_owner(pod).to_string()).collect();
     Problem::Service { asked, service: format!("Service {namespace}/{name}"), pods: pods.into_iter().collect() }
 }

@@ -4,15 +4,14 @@
 use crate::spread;
 use agent::{Agent, Options};
 use flowlog::Writer;
+use lab::network::{self, Link, Purpose};
 use model::{
     cluster::{Cluster, Mode, Namespace, Node, Pod},
     labels::{Labels, METADATA_NAME, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
 };
-use nix::sched::{CloneFlags, setns};
 use std::{
     fmt::Write as _,
-    fs::{self, File},
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
@@ -23,7 +22,7 @@ use std::{
 
 const CLIENT: &str = "10.202.0.1";
 const SERVER: &str = "10.202.0.2";
-const GATEWAY: &str = "10.202.255.1";
+const NODE_ADDRESS: &str = "169.254.1.1";
 const NODE: &str = "node-1";
 const ECHO: u16 = 7;
 const SINK: u16 = 9;
@@ -159,7 +158,7 @@ fn cluster(rules: usize) -> Cluster {
     let mut of_namespace = labels(METADATA_NAME, "x");
     of_namespace.extend(labels(model::cluster::MODE_LABEL, Mode::Enforce.name()));
     cluster.namespaces.insert("x".into(), Namespace { labels: of_namespace, ..Namespace::default() });
-    cluster.nodes.insert(NODE.into(), Node { addresses: vec![ip(GATEWAY)], ..Node::default() });
+    cluster.nodes.insert(NODE.into(), Node { addresses: vec![ip(NODE_ADDRESS)], ..Node::default() });
     for (name, address) in [("client", CLIENT), ("server", SERVER)] {
         cluster.pods.push(Pod {
             namespace: "x".into(),
@@ -228,27 +227,13 @@ struct World(String);
 impl World {
     fn new() -> Self {
         let world = Self(format!("pfb{}", std::process::id()));
-        let node = world.name("node");
-        run(&format!("netns add {node}"));
-        run(&format!("-n {node} link set lo up"));
-        world.inside("node", || fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a router"));
-        for (pod, address) in [("client", CLIENT), ("server", SERVER)] {
-            let (inside, link) = (world.name(pod), format!("v{pod}"));
-            for command in [
-                format!("netns add {inside}"),
-                format!("-n {inside} link set lo up"),
-                format!("-n {node} link add {link} type veth peer name eth0 netns {inside}"),
-                format!("-n {node} link set {link} up"),
-                format!("-n {inside} link set eth0 up"),
-                format!("-n {node} address add {GATEWAY}/32 dev {link}"),
-                format!("-n {node} route add {address}/32 dev {link}"),
-                format!("-n {inside} address add {address}/32 dev eth0"),
-                format!("-n {inside} route add {GATEWAY}/32 dev eth0"),
-                format!("-n {inside} route add default via {GATEWAY} dev eth0"),
-            ] {
-                run(&command);
-            }
-        }
+        let [node, client, server] = ["node", "client", "server"].map(|of| world.name(of));
+        let leaf = |name: &String| (name.clone(), Purpose::Leaf);
+        network::create(&[(node.clone(), Purpose::Router), leaf(&client), leaf(&server)]).expect("namespaces");
+        let link = |name, leaf, addresses| Link { router: &node, name, leaf, addresses, sources: &[], behind: &[] };
+        let addresses = [CLIENT, SERVER].map(|address| [ip(address)]);
+        network::connect(&[link("vclient", &client, &addresses[0]), link("vserver", &server, &addresses[1])])
+            .expect("links");
         world
     }
 
@@ -257,15 +242,15 @@ impl World {
     }
 
     fn path(&self, of: &str) -> PathBuf {
-        PathBuf::from(format!("/run/netns/{}", self.name(of)))
+        network::path_of(&self.name(of))
     }
 
     /// Runs in a namespace, on a thread of its own.
     fn inside<T: Send>(&self, of: &str, work: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(self.path(of)).expect("a namespace");
+        let namespace = self.path(of);
         thread::scope(|scope| {
             let worker = scope.spawn(move || {
-                setns(file, CloneFlags::CLONE_NEWNET).expect("entered");
+                network::enter(&namespace).expect("entered");
                 work()
             });
             worker.join().expect("done")
@@ -321,12 +306,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for of in ["client", "server", "node"] {
-            let _ = Command::new("ip").args(["netns", "delete", &self.name(of)]).output();
+            network::remove(&self.name(of));
         }
     }
-}
-
-fn run(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split_whitespace()).output().expect("iproute2 is installed");
-    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }

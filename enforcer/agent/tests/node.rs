@@ -4,6 +4,7 @@
 #[macro_use]
 mod world;
 mod links;
+mod path_mtu;
 mod restart;
 
 use datapath::Attachment;

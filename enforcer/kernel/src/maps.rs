@@ -2,7 +2,7 @@
 //! loader may override.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
     helpers::generated::bpf_map_lookup_elem,
     macros::btf_map,
 };
@@ -11,8 +11,7 @@ use flow::Packet;
 use verdict::{
     Sheet,
     abi::{
-        self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecordKey, GenerationRecord,
-        RuleKey,
+        self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecord, GenerationRecord, RuleKey,
     },
 };
 
@@ -47,7 +46,7 @@ pub static RETURNED: Array<[u64; 4], ENDPOINT_COUNT> = Array::new();
 #[btf_map]
 pub static RATES: Array<[u64; 2], ENDPOINT_COUNT> = Array::new();
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentRecordKey, u32, 16_384> = LruHashMap::new();
+pub static FRAGMENTS: Array<FragmentRecord, { ENDPOINT_COUNT * abi::FRAGMENT_SLOTS as usize }> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<CounterRecord, 256> = PerCpuArray::new();
 #[btf_map]

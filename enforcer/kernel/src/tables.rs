@@ -9,7 +9,7 @@ use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
     Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
-    abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, Nanos, RuleKey, port_key},
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
 /// BPF_NOEXIST: a new entry only.
@@ -185,14 +185,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn fragment(&self, key: &FragmentRecordKey) -> Option<u32> {
-        // SAFETY: the value is copied at once.
-        unsafe { maps::FRAGMENTS.get(key) }.copied()
+    fn fragment(&self, slot: u32) -> FragmentRecord {
+        maps::FRAGMENTS.get(slot).copied().unwrap_or([0; 4])
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FragmentRecordKey, ports: u32) {
-        let _ = maps::FRAGMENTS.insert(key, ports, 0);
+    fn remember(&self, slot: u32, record: &FragmentRecord) {
+        if let Some(words) = maps::FRAGMENTS.get_ptr_mut(slot) {
+            // SAFETY: a map value of four words; what a race between CPUs comes to, says `FragmentRecord`.
+            unsafe { *words = *record };
+        }
     }
 
     #[inline(always)]

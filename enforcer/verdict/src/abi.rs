@@ -8,7 +8,7 @@ use crate::{Reason, Staged};
 use flow::{Address, Direction, FlowKey};
 
 /// The layout version: part of every pin's path. It changes with any key, value or event below.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Nanoseconds of the kernel's coarse monotonic clock (`bpf_ktime_get_coarse_ns`, 5.11).
 pub type Nanos = u64;
@@ -39,7 +39,7 @@ pub mod maps {
     pub const RETURNED: &str = "RETURNED";
     /// Array by endpoint ordinal: token bucket of ARP and neighbour discovery: time, tokens left.
     pub const RATES: &str = "RATES";
-    /// LRU hash: [`super::FragmentRecordKey`] -> ports (u32: source | destination << 16).
+    /// Array by [`super::fragment_slot`]: [`super::FragmentRecord`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array by [`super::counter_index`]: [`super::CounterRecord`].
     pub const COUNTERS: &str = "COUNTERS";
@@ -278,8 +278,36 @@ pub mod word {
     pub const SIGNS: usize = 8;
 }
 
-/// Source and destination address, then `fragment id | protocol << 32 | direction << 40 | endpoint << 42`.
-pub type FragmentRecordKey = [u64; 5];
+/// Groups of peers whose first fragments have slots of their own, at each endpoint and in each direction.
+pub const FRAGMENT_GROUPS: u32 = 4;
+/// First fragments that a group of peers holds: consecutive identifications have different slots.
+pub const FRAGMENT_WAYS: u32 = 8;
+/// Slots for first fragments that an endpoint has: nobody else's datagrams can take them.
+pub const FRAGMENT_SLOTS: u32 = 2 * FRAGMENT_GROUPS * FRAGMENT_WAYS;
+
+/// Peer address (two words), then `fragment id | protocol << 32 | own address index << 40 | 1 << 43`, then the
+/// ports: `source | destination << 16`. All zeros: nothing yet.
+///
+/// A record is not written at once. Who reads it half written takes a later fragment for another datagram's,
+/// which matters to nobody: the receiver lacks the first fragment that was refused, whatever it gets of the rest.
+pub type FragmentRecord = [u64; 4];
+
+/// What the first three words of a [`FragmentRecord`] are for this datagram.
+#[inline(always)]
+pub const fn fragment_key(own_address: u32, peer: Address, id: u32, protocol: u8) -> [u64; 3] {
+    [peer.0[0], peer.0[1], id as u64 | (protocol as u64) << 32 | (own_address as u64 & 7) << 40 | 1 << 43]
+}
+
+/// The slot of a datagram. What one peer sends, however much, stays within [`FRAGMENT_WAYS`] slots of the
+/// endpoints it sends to, and within [`FRAGMENT_SLOTS`] of its own.
+#[inline(always)]
+pub const fn fragment_slot(endpoint: u32, direction: Direction, key: &[u64; 3]) -> u32 {
+    // Multiplicative hashing (Knuth, 6.4): the upper bits are the best.
+    let mixed = (key[0] ^ key[1].rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let group = (mixed >> 32) as u32 % FRAGMENT_GROUPS;
+    let way = key[2] as u32 % FRAGMENT_WAYS;
+    ((endpoint * 2 + direction as u32) * FRAGMENT_GROUPS + group) * FRAGMENT_WAYS + way
+}
 
 /// `[packets, bytes, events, suppressed, lost]`: of every reason that makes events,
 /// events + suppressed + lost = packets (law 7).

@@ -6,8 +6,8 @@ extern crate std;
 use crate::{
     Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{
-        ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecordKey, GenerationRecord, OWN_ADDRESSES,
-        PORT_PREFIX, RuleKey, port_key,
+        ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecord, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX,
+        RuleKey, port_key,
     },
 };
 use core::cell::{Cell, RefCell};
@@ -42,8 +42,8 @@ pub struct Memory {
     pub limits: Cell<Limits>,
     /// What becomes of connections that policy no longer allows.
     pub standing: Cell<Standing>,
-    /// First fragments' ports.
-    pub fragments: RefCell<HashMap<FragmentRecordKey, u32>>,
+    /// First fragments, by slot.
+    pub fragments: RefCell<HashMap<u32, FragmentRecord>>,
     /// Neighbour discovery buckets.
     pub rates: RefCell<HashMap<u32, [u64; 2]>>,
     /// What the pod's sockets answer.
@@ -200,12 +200,12 @@ impl Tables for Memory {
         *count = count.wrapping_sub(1);
     }
 
-    fn fragment(&self, key: &FragmentRecordKey) -> Option<u32> {
-        self.fragments.borrow().get(key).copied()
+    fn fragment(&self, slot: u32) -> FragmentRecord {
+        self.fragments.borrow().get(&slot).copied().unwrap_or_default()
     }
 
-    fn remember(&self, key: &FragmentRecordKey, ports: u32) {
-        self.fragments.borrow_mut().insert(*key, ports);
+    fn remember(&self, slot: u32, record: &FragmentRecord) {
+        self.fragments.borrow_mut().insert(slot, *record);
     }
 
     fn rate(&self, endpoint: u32) -> [u64; 2] {

@@ -2,7 +2,7 @@
 
 use crate::{
     Hook, Phase, Reason, State, Tables, Verdict,
-    abi::{ConnectionKey, FragmentRecordKey, Nanos, connection_key, epoch_of, word},
+    abi::{ConnectionKey, Nanos, connection_key, epoch_of, fragment_key, fragment_slot, word},
     connection::lifetime,
     word::{NOT_YET, plain},
 };
@@ -71,25 +71,27 @@ fn local_of(hook: &Hook, packet: &Packet) -> Address {
 #[inline(always)]
 fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
     // What is forged leaves nothing behind, and is judged as forged.
-    if own_index(tables, hook.endpoint, &local_of(hook, packet)) == NOT_OWN {
+    let own = own_index(tables, hook.endpoint, &local_of(hook, packet));
+    if own == NOT_OWN {
         return NOT_YET;
     }
+    let peer = match hook.direction {
+        Direction::Inbound => packet.key.source,
+        Direction::Outbound => packet.key.destination,
+    };
     let k = &mut packet.key;
-    let key: FragmentRecordKey = [
-        k.source.0[0],
-        k.source.0[1],
-        k.destination.0[0],
-        k.destination.0[1],
-        u64::from(packet.fragment_id)
-            | u64::from(k.protocol) << 32
-            | (hook.direction as u64) << 40
-            | u64::from(hook.endpoint) << 42,
-    ];
+    let key = fragment_key(own, peer, packet.fragment_id, k.protocol);
+    let slot = fragment_slot(hook.endpoint, hook.direction, &key);
+    let [peer_high, peer_low, datagram] = key;
     if matches!(packet.fragment, Fragment::First) {
-        tables.remember(&key, u32::from(k.source_port) | u32::from(k.destination_port) << 16);
+        let ports = u64::from(k.source_port) | u64::from(k.destination_port) << 16;
+        tables.remember(slot, &[peer_high, peer_low, datagram, ports]);
         return NOT_YET;
     }
-    let Some(ports) = tables.fragment(&key) else { return plain(Reason::FragmentWithoutFirst).0 };
+    let [there_high, there_low, there, ports] = tables.fragment(slot);
+    if there != datagram || there_high != peer_high || there_low != peer_low {
+        return plain(Reason::FragmentWithoutFirst).0;
+    }
     k.source_port = ports as u16;
     k.destination_port = (ports >> 16) as u16;
     NOT_YET

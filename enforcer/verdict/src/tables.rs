@@ -2,7 +2,7 @@
 
 use crate::{
     Share,
-    abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, RuleKey},
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, RuleKey},
 };
 use core::{cell::Cell, ops::Deref};
 use flow::{Address, FlowKey};
@@ -113,10 +113,10 @@ pub trait Tables {
     /// One less in a share.
     fn release(&self, endpoint: u32, share: Share);
 
-    /// The ports of a datagram whose first fragment was seen: source, destination << 16.
-    fn fragment(&self, key: &FragmentRecordKey) -> Option<u32>;
-    /// Keeps the ports of a first fragment, in a bounded table.
-    fn remember(&self, key: &FragmentRecordKey, ports: u32);
+    /// The first fragment in a slot; zeros where there is none.
+    fn fragment(&self, slot: u32) -> FragmentRecord;
+    /// Puts a first fragment into a slot, over the one that is there.
+    fn remember(&self, slot: u32, record: &FragmentRecord);
     /// The endpoint's bucket for neighbour discovery: time, tokens.
     fn rate(&self, endpoint: u32) -> [u64; 2];
     /// Stores the bucket.

@@ -10,7 +10,7 @@ use std::{
 };
 use verdict::{
     Asked, Limits, Node, Removed, Share, Sockets, Standing, Stored, Verdict,
-    abi::{ConnectionKey, ConnectionRecord, FragmentRecordKey, GenerationRecord, PORT_PREFIX, RuleKey, maps, port_key},
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, PORT_PREFIX, RuleKey, maps, port_key},
     judge,
 };
 
@@ -130,11 +130,11 @@ impl verdict::Tables for Loaded<'_> {
 
     fn release(&self, _: u32, _: Share) {}
 
-    fn fragment(&self, _: &FragmentRecordKey) -> Option<u32> {
-        None
+    fn fragment(&self, _: u32) -> FragmentRecord {
+        [0; 4]
     }
 
-    fn remember(&self, _: &FragmentRecordKey, _: u32) {}
+    fn remember(&self, _: u32, _: &FragmentRecord) {}
 
     fn rate(&self, _: u32) -> [u64; 2] {
         [0; 2]

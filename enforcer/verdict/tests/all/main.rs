@@ -1,6 +1,7 @@
 //! [`verdict::decide`] by example and by law, over tables in memory.
 
 mod connections;
+mod fragments;
 mod law5;
 mod neighbors;
 mod openings;

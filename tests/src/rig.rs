@@ -4,7 +4,7 @@
 use crate::wire::Wire;
 use aya::programs::{TestRun, TestRunOptions};
 use datapath::{Datapath, Link, Options, TestInput, UnknownPod};
-use flow::{Address, Direction};
+use flow::{Address, Direction, Gso, PacketBytes};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::{
     Effect, Hook, Limits, Mode, Sheet, Sockets, Standing, Tables, Verdict,
@@ -38,6 +38,25 @@ pub struct Entrance {
     pub ingress_ifindex: u32,
     /// How many packets of the wire it stands for (GSO); over a wire it is always one.
     pub segments: u16,
+    /// Whether the kernel has yet to cut it; over a wire it never has.
+    pub gso: Gso,
+}
+
+/// A frame as the kernel has it: with what no header of it says.
+struct Frame<'a>(&'a [u8], Gso);
+
+impl PacketBytes for Frame<'_> {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.read(offset)
+    }
+
+    fn length(&self) -> u32 {
+        self.0.length()
+    }
+
+    fn gso(&self) -> Gso {
+        self.1
+    }
 }
 
 /// Both deciders.
@@ -180,6 +199,9 @@ impl Rig {
         context[36..40].copy_from_slice(&at.ingress_ifindex.to_ne_bytes());
         context[40..44].copy_from_slice(&at.ifindex.to_ne_bytes());
         context[164..168].copy_from_slice(&u32::from(at.segments).to_ne_bytes());
+        if at.gso == Gso::Yes {
+            context[176..180].copy_from_slice(&1448u32.to_ne_bytes());
+        }
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat: 1, ..TestRunOptions::new() };
         let program = self.kernel.program(at.direction).map_err(|e| e.to_string())?;
@@ -207,7 +229,7 @@ impl Rig {
         linear: usize,
     ) -> Result<Option<Outcome>, String> {
         let ingress_ifindex = if direction == Direction::Inbound { wire.far_ifindex } else { wire.ifindex };
-        let at = Entrance { ifindex: wire.ifindex, direction, ingress_ifindex, segments: 1 };
+        let at = Entrance { ifindex: wire.ifindex, direction, ingress_ifindex, segments: 1, gso: Gso::No };
         let judged = Wire::as_judged(frame);
         // Judged first here, as only then it is known whether something will arrive.
         let outcome = self.expected(at, &judged);
@@ -245,7 +267,7 @@ impl Rig {
             segments: at.segments,
             now: self.input.now,
         };
-        let verdict = match flow::parse(frame) {
+        let verdict = match flow::parse(&Frame(frame, at.gso)) {
             Ok(packet) => decide(&self.memory, &hook, &mut Sheet::of(packet)),
             Err(error) => refuse(error),
         };

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_pull_data};
 use core::cell::Cell;
-use flow::{HEADER_LIMIT, PacketBytes};
+use flow::{Gso, HEADER_LIMIT, PacketBytes};
 
 /// A packet as it lies now: its linear part is looked up at each read. Kept in fields, LLVM would
 /// pass the two pointers to out-of-line functions as u32, and the verifier refuses arithmetic on those.
@@ -49,6 +49,12 @@ impl PacketBytes for Linear {
         // SAFETY: the context is valid for the program's run.
         unsafe { (*self.skb).len }
     }
+
+    #[inline(always)]
+    fn gso(&self) -> Gso {
+        // SAFETY: the context is valid for the program's run.
+        if unsafe { (*self.skb).gso_size } == 0 { Gso::No } else { Gso::Yes }
+    }
 }
 
 impl PacketBytes for Skb<'_> {
@@ -65,6 +71,11 @@ impl PacketBytes for Skb<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
         self.linear.length()
+    }
+
+    #[inline(always)]
+    fn gso(&self) -> Gso {
+        self.linear.gso()
     }
 }
 

@@ -214,7 +214,8 @@ pub fn arp(operation: u8, sender: Address, target: Address) -> Vec<u8> {
 /// An ICMP or ICMPv6 error about a packet, sent to the source of that packet.
 pub fn error_about(inner: &Frame, from: Address) -> Frame {
     let mut quoted = inner.internet();
-    quoted.truncate(48.max(if inner.source.is_v4() { 28 } else { 48 }));
+    // The headers and the eight bytes behind them that all routers quote.
+    quoted.truncate(quoted.len() - inner.payload.len().saturating_sub(8));
     let (protocol, kind) = if inner.source.is_v4() { (ICMP, 3) } else { (ICMPV6, 1) };
     Frame::new(from, inner.source, protocol, icmp(kind, 3, [0; 4], &quoted))
 }

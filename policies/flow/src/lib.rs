@@ -15,6 +15,6 @@ pub use address::Address;
 pub use brief::{Brief, brief};
 pub use key::{Direction, FlowKey, ICMP, ICMPV6, SCTP, TCP, UDP};
 pub use parse::{
-    FIRST_LATER_FRAGMENT, Fragment, FragmentKey, HEADER_LIMIT, Kind, LinkLayer, MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS,
-    Packet, PacketBytes, ParseError, Quoted, parse, parse_into, parse_link, tcp,
+    FIRST_LATER_FRAGMENT, Fragment, FragmentKey, Gso, HEADER_LIMIT, Kind, LinkLayer, MAX_EXTENSION_HEADERS,
+    MAX_VLAN_TAGS, Packet, PacketBytes, ParseError, Quoted, parse, parse_into, parse_link, tcp,
 };

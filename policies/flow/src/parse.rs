@@ -12,6 +12,8 @@ pub const HEADER_LIMIT: usize = 128;
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// More VLAN tags than this are an error.
 pub const MAX_VLAN_TAGS: usize = 2;
+/// A link-layer header and the longest IPv6 packet that is no jumbogram.
+const LONGEST_FRAME: usize = 22 + 40 + u16::MAX as usize;
 /// A later fragment that begins earlier than this (bytes) could overwrite the first one's transport
 /// header (RFC 1858, RFC 3128); no sane sender makes one, the smallest IPv4 MTU carries 48.
 pub const FIRST_LATER_FRAGMENT: u16 = 24;
@@ -32,8 +34,10 @@ const SCTP_INIT: u8 = 1;
 pub trait PacketBytes {
     /// `N` bytes at `offset`, if the packet has them in reach.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
-    /// Length of the whole packet on the wire, link-layer header included.
+    /// Length of the whole packet, link-layer header included: also where it stands for several (GSO).
     fn length(&self) -> u32;
+    /// Whether the packet stands for several of the wire.
+    fn gso(&self) -> Gso;
     /// The same number. The kernel program passes it through memory, so that the verifier forgets what
     /// it knew of it: the ways through the headers then meet again instead of multiplying.
     #[inline(always)]
@@ -51,6 +55,21 @@ impl PacketBytes for [u8] {
     fn length(&self) -> u32 {
         u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
+
+    /// A capture does not say it, but no frame of the wire is as long as these.
+    fn gso(&self) -> Gso {
+        if self.len() > LONGEST_FRAME { Gso::Yes } else { Gso::No }
+    }
+}
+
+/// Whether a packet is one of the wire or stands for several that are cut out of it later (generic segmentation
+/// offload). The kernel alone knows: no header says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Gso {
+    /// It is one.
+    No,
+    /// It stands for several, and may be longer than an IP header can say (BIG TCP, Linux 5.19 and 6.3).
+    Yes,
 }
 
 /// What comes before the IP header.
@@ -123,7 +142,8 @@ pub struct Packet {
     pub fragment: Fragment,
     /// IPv4 identification or IPv6 fragment identification; 0 for whole packets.
     pub fragment_id: u32,
-    /// IP header and all behind it, in bytes, as the IP header says: right in a cut capture too.
+    /// IP header and all behind it, in bytes, as the IP header says: right in a cut capture too. Of what stands
+    /// for many (GSO) and is longer than the header can say, the length it has, without the option that says so.
     pub ip_length: u32,
     /// How much of that is headers, up to and with TCP's or UDP's: what each segment repeats where one
     /// packet stands for many (GSO). 0 for other protocols.
@@ -135,7 +155,8 @@ pub struct Packet {
 /// What an ICMP error or a neighbour message is about; zeros for all other packets.
 ///
 /// An error goes to the sender of the packet inside it, so the inner source is the outer
-/// destination; where it is not, the error is about nothing of the receiver's and the protocol here is 0.
+/// destination; where it is not, the error is about nothing of the receiver's and the protocol here is 0. So it is
+/// where the packet inside is a later fragment: it has no ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quoted {
     /// Destination of the packet inside an error; target of a neighbour message.
@@ -244,6 +265,23 @@ impl ParseError {
         Self::HeadersTooLong,
         Self::BadFragment,
     ];
+
+    /// The error of a number that one of them has.
+    #[inline(always)]
+    const fn of(number: u8) -> Self {
+        match number {
+            0 => Self::TruncatedLink,
+            1 => Self::TooManyVlanTags,
+            2 => Self::NotIp,
+            3 => Self::TruncatedIp,
+            4 => Self::BadIpHeader,
+            5 => Self::TooManyExtensionHeaders,
+            6 => Self::TruncatedTransport,
+            7 => Self::BadTransportHeader,
+            8 => Self::HeadersTooLong,
+            _ => Self::BadFragment,
+        }
+    }
 
     /// A stable name, for counters and reports.
     pub const fn name(self) -> &'static str {
@@ -392,18 +430,25 @@ fn arp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, out: &mut Packet) -> 
 fn ipv4<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Result<(), ParseError> {
     let h: [u8; 20] = read(packet, at, ParseError::TruncatedIp)?;
     let header_length = usize::from(h[0] & 0x0f) * 4;
-    let ip_length = u16::from_be_bytes([h[2], h[3]]);
-    if h[0] >> 4 != 4 || header_length < 20 || usize::from(ip_length) < header_length {
+    let mut ip_length = u32::from(u16::from_be_bytes([h[2], h[3]]));
+    // What is longer than 65,535 bytes has no length in its header (Linux 6.3): TCP yet to be cut, and nothing else.
+    if ip_length == 0 && h[9] == TCP && matches!(packet.gso(), Gso::Yes) {
+        ip_length = packet.length().saturating_sub(at as u32);
+    }
+    if h[0] >> 4 != 4 || header_length < 20 || (ip_length as usize) < header_length {
         return Err(ParseError::BadIpHeader);
     }
     let word = u16::from_be_bytes([h[6], h[7]]);
-    piece((word & 0x1fff) << 3, word & 0x2000 != 0, u16::from_be_bytes([h[4], h[5]]).into(), out)?;
+    out.fragment = piece((word & 0x1fff) << 3, word & 0x2000 != 0)?;
+    if !matches!(out.fragment, Fragment::Whole) {
+        out.fragment_id = u16::from_be_bytes([h[4], h[5]]).into();
+    }
     out.key.source = Address::v4([h[12], h[13], h[14], h[15]]);
     out.key.destination = Address::v4([h[16], h[17], h[18], h[19]]);
     out.key.protocol = h[9];
     out.hop_limit = h[8];
-    out.ip_length = ip_length.into();
-    transport(packet, at + header_length, at + usize::from(ip_length), out)
+    out.ip_length = ip_length;
+    transport(packet, at + header_length, at + ip_length as usize, out)
 }
 
 #[inline(always)]
@@ -416,30 +461,61 @@ fn ipv6<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Res
     out.key.destination = Address::v6(read(packet, at + 24, ParseError::TruncatedIp)?);
     out.key.protocol = h[6];
     out.hop_limit = h[7];
-    // A payload length of 0 is a jumbogram (RFC 2675) or a segment the kernel has yet to cut: the
-    // length of the packet then stands for it.
-    out.ip_length = match u16::from_be_bytes([h[4], h[5]]) {
-        0 => packet.length().saturating_sub(at as u32),
-        length => u32::from(length) + 40,
-    };
+    out.ip_length = u32::from(u16::from_be_bytes([h[4], h[5]])) + 40;
+    let mut end = at + out.ip_length as usize;
+    if out.ip_length == 40 {
+        end = at + without_length(packet, at, out)? as usize;
+    }
     let mut offset = at + 40;
     if is_extension(h[6]) {
-        offset = extension_headers(packet, offset, at + out.ip_length as usize, out)?.into();
+        let walked = extension_headers(packet, offset, end, h[6])?;
+        out.key.protocol = walked.protocol();
+        out.fragment = walked.fragment();
+        out.fragment_id = walked.fragment_id();
+        offset = walked.offset();
     }
-    transport(packet, offset, at + out.ip_length as usize, out)
+    transport(packet, offset, end, out)
+}
+
+/// The jumbo payload option (RFC 2675) where it is a hop-by-hop header's first: type, length.
+const JUMBO: [u8; 2] = [0xc2, 4];
+
+/// An IPv6 payload length of 0: nothing behind the header, unless it is a jumbogram, whose option says the
+/// length, or TCP yet to be cut, which may have neither. Where the packet ends, from its IP header on.
+#[inline(never)]
+fn without_length<P: PacketBytes + ?Sized>(packet: &P, at: usize, out: &mut Packet) -> Result<u32, ParseError> {
+    let gso = matches!(packet.gso(), Gso::Yes);
+    let mut end = 40;
+    if out.key.protocol == 0 {
+        let h: [u8; 8] = read(packet, at + 40, ParseError::TruncatedIp)?;
+        if [h[2], h[3]] != JUMBO {
+            return Ok(end);
+        }
+        let length = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        if length <= u32::from(u16::MAX) {
+            return Err(ParseError::BadIpHeader);
+        }
+        (end, out.ip_length) = (length.saturating_add(40), length.saturating_add(40));
+        if gso {
+            // Linux puts this header before what it will cut (5.19) and takes it out of each piece again.
+            end = packet.length().saturating_sub(at as u32);
+            out.ip_length = end.saturating_sub(8);
+        }
+    } else if out.key.protocol == TCP && gso {
+        end = packet.length().saturating_sub(at as u32);
+        out.ip_length = end;
+    }
+    Ok(end)
 }
 
 #[inline(always)]
-fn piece(offset: u16, more: bool, id: u32, out: &mut Packet) -> Result<(), ParseError> {
-    if offset == 0 && !more {
-        return Ok(());
+const fn piece(offset: u16, more: bool) -> Result<Fragment, ParseError> {
+    match offset {
+        0 if more => Ok(Fragment::First),
+        0 => Ok(Fragment::Whole),
+        1..FIRST_LATER_FRAGMENT => Err(ParseError::BadFragment),
+        _ => Ok(Fragment::Later),
     }
-    if offset != 0 && offset < FIRST_LATER_FRAGMENT {
-        return Err(ParseError::BadFragment);
-    }
-    out.fragment = if offset == 0 { Fragment::First } else { Fragment::Later };
-    out.fragment_id = id;
-    Ok(())
 }
 
 #[inline(always)]
@@ -447,41 +523,88 @@ const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 44 | 51 | 60)
 }
 
-/// Hop-by-hop options, routing, destination options, authentication and fragment headers
-/// (RFC 8200, 4; RFC 4302): where what they precede begins. Rare, hence out of line, but not
-/// `#[cold]`: aya-obj links functions by offset without their section, and a cold function lies in
-/// another one.
-#[inline(never)]
+/// What extension headers lead to, in one word, since functions of the kernel program return words: where it
+/// begins (8 bits), its protocol (8), the kind of piece (8), the piece's identification (32).
+#[derive(Clone, Copy)]
+struct Walked(u64);
+
+impl Walked {
+    const fn offset(self) -> usize {
+        self.0 as u8 as usize
+    }
+
+    const fn protocol(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    const fn fragment(self) -> Fragment {
+        match (self.0 >> 16) as u8 {
+            0 => Fragment::Whole,
+            1 => Fragment::First,
+            _ => Fragment::Later,
+        }
+    }
+
+    const fn fragment_id(self) -> u32 {
+        (self.0 >> 24) as u32
+    }
+}
+
+/// What [`walk`] returns in place of an answer: an error, above every answer.
+const REFUSED: u64 = 1 << 63;
+
+/// What the extension headers at `offset` lead to, the first of which is a `first`.
+#[inline(always)]
 fn extension_headers<P: PacketBytes + ?Sized>(
     packet: &P,
     offset: usize,
     end: usize,
-    out: &mut Packet,
-) -> Result<u16, ParseError> {
-    let mut offset = offset;
+    first: u8,
+) -> Result<Walked, ParseError> {
+    let walked = walk(packet, offset, end, first);
+    match walked & REFUSED {
+        0 => Ok(Walked(walked)),
+        _ => Err(ParseError::of(walked as u8)),
+    }
+}
+
+/// Hop-by-hop options, routing, destination options, authentication and fragment headers
+/// (RFC 8200, 4; RFC 4302). Rare, hence out of line, but not `#[cold]`: aya-obj links functions by offset
+/// without their section, and a cold function lies in another one.
+#[inline(never)]
+fn walk<P: PacketBytes + ?Sized>(packet: &P, offset: usize, end: usize, first: u8) -> u64 {
+    let refused = |error: ParseError| REFUSED | error as u64;
+    let (mut offset, mut protocol, mut fragment, mut id) = (offset, first, Fragment::Whole, 0);
     for _ in 0..MAX_EXTENSION_HEADERS {
-        if !is_extension(out.key.protocol) {
-            return Ok(offset as u16);
+        // What lies behind a later fragment's header is the middle of something.
+        if !is_extension(protocol) || matches!(fragment, Fragment::Later) {
+            break;
         }
         offset = forgotten(packet, offset);
-        let h: [u8; 8] = read_before(packet, offset, end, ParseError::TruncatedIp)?;
+        let h: [u8; 8] = match read_before(packet, offset, end, ParseError::TruncatedIp) {
+            Ok(h) => h,
+            Err(error) => return refused(error),
+        };
         let length = usize::from(h[1]);
-        match out.key.protocol {
+        match protocol {
             44 => {
                 let word = u16::from_be_bytes([h[2], h[3]]);
-                piece(word & 0xfff8, word & 1 != 0, u32::from_be_bytes([h[4], h[5], h[6], h[7]]), out)?;
+                match piece(word & 0xfff8, word & 1 != 0) {
+                    Ok(Fragment::Whole) => {}
+                    Ok(piece) => (fragment, id) = (piece, u32::from_be_bytes([h[4], h[5], h[6], h[7]])),
+                    Err(error) => return refused(error),
+                }
                 offset += 8;
             }
             51 => offset += length * 4 + 8,
             _ => offset += length * 8 + 8,
         }
-        out.key.protocol = h[0];
-        // What lies behind a later fragment's header is the middle of something.
-        if matches!(out.fragment, Fragment::Later) {
-            return Ok(offset as u16);
-        }
+        protocol = h[0];
     }
-    if is_extension(out.key.protocol) { Err(ParseError::TooManyExtensionHeaders) } else { Ok(offset as u16) }
+    if is_extension(protocol) && !matches!(fragment, Fragment::Later) {
+        return refused(ParseError::TooManyExtensionHeaders);
+    }
+    offset.min(255) as u64 | (protocol as u64) << 8 | (fragment as u64) << 16 | u64::from(id) << 24
 }
 
 /// The transport header at `offset`, of a packet that ends before `end`.
@@ -559,7 +682,8 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, end: usize, out: &mu
             }
             out.quoted.address = Address::v4([q[16], q[17], q[18], q[19]]);
             let source = Address::v4([q[12], q[13], q[14], q[15]]);
-            quoted(&read_before(packet, body + header_length, end, cut)?, q[9], source, out);
+            let piece = piece(u16::from_be_bytes([q[6], q[7]]) << 3, false)?;
+            quoted(packet, body + header_length, end, About { source, protocol: q[9], piece }, out)?;
             Kind::IcmpError
         }
         (ICMPV6, 1..=4) => {
@@ -569,8 +693,12 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, end: usize, out: &mu
             }
             out.quoted.address = Address::v6(read_before(packet, body + 24, end, cut)?);
             let source = Address::v6(read_before(packet, body + 8, end, cut)?);
-            // A quoted packet with extension headers is about no connection we could name.
-            quoted(&read_before(packet, body + 40, end, cut)?, q[6], source, out);
+            let (mut about, mut behind) = (About { source, protocol: q[6], piece: Fragment::Whole }, body + 40);
+            if is_extension(q[6]) {
+                let walked = extension_headers(packet, behind, end, q[6])?;
+                (about.protocol, about.piece, behind) = (walked.protocol(), walked.fragment(), walked.offset());
+            }
+            quoted(packet, behind, end, about, out)?;
             Kind::IcmpError
         }
         (ICMPV6, 135 | 136) => {
@@ -585,14 +713,30 @@ fn icmp<P: PacketBytes + ?Sized>(packet: &P, offset: usize, end: usize, out: &mu
     Ok(())
 }
 
-/// The ports (or echo identifier) of the packet inside an ICMP error: its first eight bytes suffice.
+/// The packet inside an ICMP error.
+struct About {
+    source: Address,
+    protocol: u8,
+    piece: Fragment,
+}
+
+/// The ports (or echo identifier) at `offset` of the packet inside an ICMP error: its first eight bytes suffice.
+/// A later fragment has none, and nothing leads from it to the connection it was of.
 #[inline(always)]
-fn quoted(h: &[u8; 8], protocol: u8, source: Address, out: &mut Packet) {
-    if source != out.key.destination {
-        return;
+fn quoted<P: PacketBytes + ?Sized>(
+    packet: &P,
+    offset: usize,
+    end: usize,
+    about: About,
+    out: &mut Packet,
+) -> Result<(), ParseError> {
+    if about.source != out.key.destination || matches!(about.piece, Fragment::Later) {
+        return Ok(());
     }
-    out.quoted.protocol = protocol;
-    match protocol {
+    let offset = forgotten(packet, offset);
+    let h: [u8; 8] = read_before(packet, offset, end, ParseError::TruncatedTransport)?;
+    out.quoted.protocol = about.protocol;
+    match about.protocol {
         TCP | UDP | SCTP => {
             out.quoted.source_port = u16::from_be_bytes([h[0], h[1]]);
             out.quoted.destination_port = u16::from_be_bytes([h[2], h[3]]);
@@ -604,4 +748,5 @@ fn quoted(h: &[u8; 8], protocol: u8, source: Address, out: &mut Packet) {
         }
         _ => {}
     }
+    Ok(())
 }

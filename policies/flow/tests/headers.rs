@@ -1,9 +1,9 @@
 //! What `flow` makes of headers, in a line each: every refusal, every kind, every link layer.
 
 use flow::{
-    Address, Fragment, ICMP, ICMPV6, Kind, LinkLayer, Packet,
+    Address, Fragment, Gso, ICMP, ICMPV6, Kind, LinkLayer, Packet, PacketBytes,
     ParseError::{self, *},
-    SCTP, TCP, UDP, parse, parse_link,
+    Quoted, SCTP, TCP, UDP, parse, parse_link,
 };
 
 const A: [u8; 4] = [10, 1, 0, 2];
@@ -118,6 +118,46 @@ fn an_error_names_the_packet_it_is_about_if_its_receiver_sent_that() {
 }
 
 #[test]
+fn the_packet_in_an_error_is_read_behind_options_and_extension_headers() {
+    let about_v4 = |inner: &[u8]| read(&eth(IPV4, &v4(ICMP, &[&[3, 3, 0, 0, 0, 0, 0, 0], inner].concat()))).quoted;
+    let about_v6 = |inner: &[u8]| parse(&eth(IPV6, &v6(ICMPV6, &[&[1; 8], inner].concat()))[..]);
+    let found = |quoted: Quoted| (quoted.protocol, quoted.source_port, quoted.destination_port);
+    let mut options = v4_between(B, A, UDP, &[&[1; 40][..], &udp(40_000, 53)].concat());
+    options[0] = 0x4f;
+    assert_eq!(found(about_v4(&options)), (UDP, 40_000, 53), "ten words of options");
+
+    let (hop, atomic) = ([0, 0, 1, 4, 0, 0, 0, 0], |next| [next, 0, 0, 0, 0, 0, 0, 9]);
+    let header = |next: u8, mut bytes: [u8; 8]| {
+        bytes[0] = next;
+        bytes
+    };
+    let first = [UDP, 0, 0, 1, 0, 0, 0, 9];
+    let later = [UDP, 0, 0x05, 0xc9, 0, 0, 0, 9];
+    for (what, inner, expected) in [
+        ("a hop-by-hop header", v6(0, &[&header(UDP, hop)[..], &udp(40_000, 53)].concat()), (UDP, 40_000, 53)),
+        ("routing", v6(43, &[&[TCP, 0, 0, 0, 0, 0, 0, 0][..], &tcp(1, 2, 2)].concat()), (TCP, 1, 2)),
+        ("authentication", v6(51, &[&[TCP, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2][..], &tcp(1, 2, 2)].concat()), (TCP, 1, 2)),
+        ("a first fragment", v6(44, &[&first[..], &udp(40_000, 53)].concat()), (UDP, 40_000, 53)),
+        ("two", v6(0, &[&header(44, hop)[..], &atomic(UDP), &udp(40_000, 53)].concat()), (UDP, 40_000, 53)),
+        (
+            "an echo behind one",
+            v6(60, &[&header(ICMPV6, hop)[..], &[128, 0, 0, 0, 0, 7, 0, 1]].concat()),
+            (ICMPV6, 7, 7),
+        ),
+        ("a later fragment, without ports", v6(44, &[&later[..], &udp(40_000, 53)].concat()), (0, 0, 0)),
+    ] {
+        let packet = about_v6(&inner).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!((packet.kind, found(packet.quoted)), (Kind::IcmpError, expected), "{what}");
+    }
+    let too_long = v6(60, &[&[UDP, 2][..], &[0; 22], &udp(1, 2)].concat());
+    assert_eq!(about_v6(&too_long), Err(HeadersTooLong));
+    assert_eq!(about_v6(&v6(60, &[UDP, 0, 0, 0])), Err(TruncatedIp), "a header that is cut");
+    let piece = |word| piece(v4_between(B, A, UDP, &udp(40_000, 53)), word);
+    assert_eq!(found(about_v4(&piece(0x2000))), (UDP, 40_000, 53), "a first fragment");
+    assert_eq!(found(about_v4(&piece(185))), (0, 0, 0), "a later fragment, whose bytes are no ports");
+}
+
+#[test]
 fn pieces_of_a_datagram_share_a_key() {
     let first = read(&eth(IPV4, &piece(v4(UDP, &udp(1, 2)), 0x2000)));
     let later = read(&eth(IPV4, &piece(v4(UDP, &[0; 32]), 3)));
@@ -133,10 +173,69 @@ fn what_lies_behind_the_end_that_ip_names_is_padding() {
     assert_eq!(parse(eth(IPV4, &[v4(UDP, &[]), udp(1, 2)].concat()).as_slice()), Err(TruncatedTransport));
 }
 
+/// A frame that the kernel has yet to cut, with so many bytes of payload that are not in reach.
+struct Uncut(Vec<u8>, u32);
+
+impl PacketBytes for Uncut {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.as_slice().read(offset)
+    }
+
+    fn length(&self) -> u32 {
+        self.0.len() as u32 + self.1
+    }
+
+    fn gso(&self) -> Gso {
+        Gso::Yes
+    }
+}
+
+/// A hop-by-hop header with a jumbo payload option and TCP behind it, in IPv6 without a length.
+fn jumbogram(length: u32) -> Vec<u8> {
+    let option = [&[TCP, 0, 0xc2, 4][..], &length.to_be_bytes()].concat();
+    eth(IPV6, &with(v6(0, &[&option[..], &tcp(1, 2, 0x10)].concat()), 5, 0))
+}
+
 #[test]
-fn an_ipv6_length_of_zero_means_the_packets_own() {
-    let packet = read(&eth(IPV6, &with(v6(UDP, &udp(1, 2)), 5, 0)));
-    assert_eq!((packet.ip_length, packet.key.destination_port), (48, 2));
+fn what_is_yet_to_be_cut_has_the_length_that_it_has() {
+    let without_length = with(with(v4(TCP, &tcp(1, 2, 0x10)), 2, 0), 3, 0);
+    let tagged = [&[0, 7, 8, 0], &without_length[..]].concat();
+    for (what, frame, ip_length, headers) in [
+        ("IPv4", eth(IPV4, &without_length), 100_040, 40),
+        ("IPv4 behind a tag", eth(VLAN, &tagged), 100_040, 40),
+        // Each piece is without the option.
+        ("IPv6 with the option", jumbogram(100_028), 100_060, 60),
+        ("IPv6 with an option that lies", jumbogram(4_000_000_000), 100_060, 60),
+        ("IPv6 without it", eth(IPV6, &with(v6(TCP, &tcp(1, 2, 0x10)), 5, 0)), 100_060, 60),
+        ("one that its header can say", eth(IPV4, &v4(TCP, &tcp(1, 2, 0x10))), 40, 40),
+    ] {
+        let packet = parse(&Uncut(frame, 100_000)).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        assert_eq!((packet.ip_length, packet.headers), (ip_length, headers), "{what}");
+        assert_eq!((packet.kind, packet.key.destination_port, packet.tcp_flags), (Kind::Transport, 2, 0x10), "{what}");
+    }
+}
+
+#[test]
+fn a_length_of_zero_means_nothing_else() {
+    let zero = |packet: Vec<u8>| with(with(packet, 2, 0), 3, 0);
+    let v4_tcp = eth(IPV4, &zero(v4(TCP, &tcp(1, 2, 0x10))));
+    let v6_tcp = eth(IPV6, &with(v6(TCP, &tcp(1, 2, 0x10)), 5, 0));
+    let padded = eth(IPV6, &with(v6(0, &[&[TCP, 0, 1, 4, 0, 0, 0, 0][..], &tcp(1, 2, 0x10)].concat()), 5, 0));
+    assert_eq!(parse(&v4_tcp[..]), Err(BadIpHeader), "one of the wire");
+    assert_eq!(parse(&v6_tcp[..]), Err(TruncatedTransport), "one of the wire has nothing behind its header");
+    assert_eq!(parse(&padded[..]), Err(TruncatedIp), "no option says another length");
+    assert_eq!(parse(&jumbogram(65_535)[..]), Err(BadIpHeader), "an option that a length could say");
+    assert_eq!(parse(&Uncut(jumbogram(65_535), 100_000)), Err(BadIpHeader));
+    for (what, frame) in [("UDP", eth(IPV4, &zero(v4(UDP, &udp(1, 2))))), ("GRE", eth(IPV4, &zero(v4(47, &[0; 8]))))] {
+        assert_eq!(parse(&Uncut(frame, 100_000)), Err(BadIpHeader), "{what} is not cut so late");
+    }
+    assert_eq!(read(&eth(IPV6, &v6(59, &[]))).ip_length, 40, "no next header");
+    // A jumbogram of the wire has its length from its option, in a cut capture too.
+    assert_eq!(read(&jumbogram(100_028)).ip_length, 100_068);
+    // A capture has no word for it, but its frames are longer than any of the wire.
+    let mut captured = v4_tcp;
+    captured.resize(100_014, 7);
+    assert_eq!(read(&captured).ip_length, 100_000);
 }
 
 #[test]

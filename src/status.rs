@@ -37,7 +37,7 @@ fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
     counters(report, out)
 }
 
-/// Links that lead to no pod, and what stands before our programs.
+/// Links that lead to no pod, what stands before our programs, and links that one half of connections crosses.
 fn links(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new(["LINK", "WHAT"]);
     for uncovered in &report.uncovered_links {
@@ -45,6 +45,10 @@ fn links(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     for overtaken in &report.overtaken {
         table.row([&overtaken.link, &overtaken.what]);
+    }
+    for half in &report.half_links {
+        let pod = report.endpoints.iter().find(|pod| pod.pod == half.pod);
+        table.row([pod.map_or("", link), &half.what]);
     }
     if table.is_empty() {
         return Ok(());

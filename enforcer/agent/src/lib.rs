@@ -12,6 +12,7 @@
 mod asked;
 mod check;
 mod expected;
+mod halves;
 mod metrics;
 mod node;
 mod question;
@@ -20,6 +21,7 @@ mod serve;
 mod slices;
 mod status;
 
+pub use halves::{Certainty, HalfSeen};
 pub use metrics::text as metrics_text;
 pub use question::{Answer, End, Pair, Question, Said, Side};
 pub use report::Report;

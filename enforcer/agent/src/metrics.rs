@@ -89,6 +89,11 @@ impl Metrics {
         to.gauge("links_uncovered", "Links to other namespaces that lead to no known pod", links)?;
         let overtaken = report.overtaken.len() as u64;
         to.gauge("hooks_overtaken", "Programs that stand before ours in a hook, or took its place", overtaken)?;
+        let half = ["suspected", "shown"].map(|certainty| {
+            let links = report.half_links.iter().filter(|link| link.certainty == certainty).count() as u64;
+            (vec![("certainty", certainty)], links)
+        });
+        to.gauges("half_links", "Links of pods that only one half of connections crosses", half)?;
         to.counter("links_attached", "Links that came while the agent ran", report.window.links)?;
         let longest = report.window.longest_ns as f64 / 1e9;
         to.gauge_of("new_link_longest_seconds", "The longest that such a link had no program", longest)?;

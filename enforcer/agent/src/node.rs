@@ -5,6 +5,7 @@ mod reporting;
 use crate::{
     Answer, Error, Options, Question, Report,
     check::Check,
+    halves::{self, Certainty, Halves, Swept},
     question::Asker,
     slices::{Teller, ended_key},
     status::{NotCovered, Status, Stopped, Update, Window},
@@ -31,7 +32,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use verdict::{
-    Admission, Asked, Phase, Reason, Staged, Standing, State,
+    Admission, Asked, Mode, Phase, Reason, Staged, Standing, State,
     abi::{ConnectionKey, EventKind, connection_parts, epoch_of, word},
     judge,
     memory::Memory,
@@ -85,6 +86,7 @@ pub(crate) struct Node {
     looked: Instant,
     window: Window,
     ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
+    halves: Halves,
     reads: Reads,
     cluster: Option<Box<Cluster>>,
     bindings: Bindings,
@@ -120,6 +122,7 @@ impl Node {
             looked: Instant::now(),
             window: Window::default(),
             ahead: BTreeMap::new(),
+            halves: Halves::default(),
             reads: Reads::NotYet,
             datapath,
             options,
@@ -202,6 +205,8 @@ impl Node {
         self.read_events()?;
         self.sweep(Duration::ZERO)?;
         self.ending.keep(&mut cluster);
+        let held = self.held_back();
+        self.compiler.hold(held);
         let mut plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
         self.datapath.number(&mut plan)?;
         let endpoints = &plan.table.endpoints;
@@ -391,8 +396,42 @@ impl Node {
         let due = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
         let entries = sweep.sweep(tables, monotonic_coarse(), due)?;
         self.tell_all(&entries);
+        self.look_at_halves();
         self.judge_idle();
         Ok(())
+    }
+
+    /// Looks for links that only one half of connections crosses. What is new is told at once; where one is whole
+    /// again, its pod is held back no longer.
+    fn look_at_halves(&mut self) {
+        let before = self.halves.all();
+        let (sweep, tables) = self.datapath.sweep();
+        let pod = |place: &datapath::Place| halves::Pod { uid: place.uid.clone(), addresses: place.addresses };
+        let places = tables.places().iter().map(|(ordinal, place)| (*ordinal, pod(place))).collect();
+        let (nodes, now) = (&self.table.nodes, monotonic_coarse());
+        self.halves.look(&Swept { places: &places, nodes, entries: sweep.standing(), now });
+        let after = self.halves.all();
+        for (uid, half) in &after {
+            if before.get(uid).is_none_or(|before| before.certainty != half.certainty) {
+                tracing::warn!(pod_uid = &**uid, "one half of connections: {half}");
+            }
+        }
+        if before.iter().any(|(uid, half)| half.certainty == Certainty::Shown && !after.contains_key(uid)) {
+            self.moved = Changed::Yes;
+        }
+    }
+
+    /// Pods that no namespace's label brings to enforce now, with the mode they stay in: half of their packets
+    /// would not be judged. What enforces already goes on.
+    fn held_back(&mut self) -> BTreeMap<Arc<str>, Mode> {
+        let places = self.datapath.tables().places();
+        let shown = self.halves.all().into_iter().filter(|(_, half)| half.certainty == Certainty::Shown);
+        shown
+            .filter_map(|(uid, _)| {
+                let mode = places.values().find(|place| place.uid == uid)?.mode;
+                (mode != Mode::Enforce).then_some((uid, mode))
+            })
+            .collect()
     }
 
     fn tell_all(&mut self, entries: &[SweptEntry]) {
@@ -568,6 +607,7 @@ impl Node {
             counted: self.counted.clone(),
             idle_judged: self.idle_judged,
             ahead: self.ahead.clone(),
+            halves: self.halves.all(),
             window: self.window,
             log_failures: self.log_failures.clone(),
         })

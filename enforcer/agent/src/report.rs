@@ -32,6 +32,8 @@ pub struct Report {
     pub uncovered_links: Vec<UncoveredLink>,
     /// What stands before our programs, or took their place: it may wave through what ours would drop.
     pub overtaken: Vec<Overtaken>,
+    /// Pods whose links only one half of connections crosses.
+    pub half_links: Vec<HalfLink>,
     /// How long links that came while the agent ran had no program.
     pub window: NewLinks,
     /// What of the cluster's objects was passed over.
@@ -145,6 +147,21 @@ pub struct Overtaken {
     /// Which packets it sees first: `in` towards the pod, `out` from it.
     pub direction: String,
     /// What it is.
+    pub what: String,
+}
+
+/// A pod's link that only one half of connections crosses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HalfLink {
+    /// The pod, `namespace/name`.
+    pub pod: String,
+    /// The half that is missing: `in` towards the pod, `out` from it.
+    pub missing: String,
+    /// `suspected`: the pod itself can bring this about, and nothing follows. `shown`: it cannot, and its
+    /// namespace's label brings it to enforce no more until the link is whole again.
+    pub certainty: String,
+    /// All of that in words, with a connection that shows it.
     pub what: String,
 }
 
@@ -276,6 +293,14 @@ impl Report {
         }
         for overtaken in &self.overtaken {
             problems.push(format!("link {} is overtaken: {}", overtaken.link, overtaken.what));
+        }
+        for half in &self.half_links {
+            let held = self.endpoints.iter().any(|of| of.pod == half.pod && of.mode != "enforce");
+            let held = match (half.certainty.as_str(), held) {
+                ("shown", true) => "; its namespace's label does not bring it to enforce, its workload's own does",
+                _ => "",
+            };
+            problems.push(format!("pod {}: {}{held}", half.pod, half.what));
         }
         for uncovered in self.uncovered_links.iter().filter(|uncovered| !uncovered.on_purpose) {
             problems.push(format!("link {} leads to no pod: {}", uncovered.link.name, uncovered.why));

@@ -1,5 +1,6 @@
 //! What the agent answers.
 
+use crate::HalfSeen;
 use compile::Warning;
 use datapath::{Ahead, Attachment, Counted, Counters, Publishing, Uncovered};
 use model::ledger::Ledger;
@@ -68,6 +69,8 @@ pub struct Status {
     pub idle_judged: u64,
     /// What stands before our programs, by interface name; checked once a second.
     pub ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
+    /// Pods, by UID, whose links only one half of connections crosses, as far as is known.
+    pub halves: BTreeMap<Arc<str>, HalfSeen>,
     /// How long new links had no program.
     pub window: Window,
     /// Rows the log did not take, and the last reason.

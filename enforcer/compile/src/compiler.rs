@@ -6,7 +6,7 @@ use crate::{
     frontends::frontends,
     plan::{Bridge, EndpointChange, Plan, plan},
     slots::{Identities, Slot, expand},
-    subjects::{Grants, Names, Policies, Subject, holders, subjects},
+    subjects::{Grants, Modes, Names, Policies, Subject, holders, subjects},
     terms::{Interner, PortName},
 };
 use flow::Address;
@@ -27,7 +27,7 @@ const SPARE: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Compiler {
     node: String,
-    default_mode: Mode,
+    modes: Modes,
     names: Names,
     identities: Interner<Class>,
     slots: Interner<Arc<Slot>>,
@@ -54,7 +54,7 @@ impl Compiler {
     pub fn new(node: &str, default_mode: Mode) -> Self {
         Self {
             node: node.to_owned(),
-            default_mode,
+            modes: Modes { default: default_mode, held: BTreeMap::new() },
             names: Names::default(),
             identities: Interner::default(),
             slots: Interner::default(),
@@ -62,6 +62,12 @@ impl Compiler {
             next_ordinal: 1,
             state: State::default(),
         }
+    }
+
+    /// Pods, by UID, that a namespace's label or the default brings no further than to this mode, from the next
+    /// plan on. Their workload's own label does: it is the operator's word for them.
+    pub fn hold(&mut self, held: BTreeMap<Arc<str>, Mode>) {
+        self.modes.held = held;
     }
 
     /// The tables in force: those of the plan last adopted.
@@ -75,8 +81,7 @@ impl Compiler {
         let mut warnings = BTreeSet::new();
         let held = holders(cluster, &mut warnings);
         let policies = Policies::new(in_force, staged);
-        let subjects =
-            subjects(cluster, &held, &policies, &self.node, self.default_mode, &mut self.names, &mut warnings)?;
+        let subjects = subjects(cluster, &held, &policies, &self.node, &self.modes, &mut self.names, &mut warnings)?;
         let universe = self.universe(&subjects)?;
         let mut classes = classes(cluster, &held, &universe, &self.names);
         self.frontends(cluster, &universe, &mut classes)?;

@@ -15,14 +15,26 @@ pub const MODE_LABEL: &str = "podfence.dev/mode";
 /// Owners above a pod that are looked at; Kubernetes has two (ReplicaSet, Deployment), and a cycle has no end.
 const MAX_OWNERS: usize = 8;
 
-/// The mode of a pod. Labels that name no mode are ignored and reported.
-pub(crate) fn mode_of(cluster: &Cluster, pod: &Pod, default: Mode, warnings: &mut BTreeSet<Warning>) -> Mode {
+/// The mode of a pod. Labels that name no mode are ignored and reported. What a namespace or the default enforces
+/// is `held` back to another mode where one is given; what a workload's own label says is not.
+pub(crate) fn mode_of(
+    cluster: &Cluster,
+    pod: &Pod,
+    default: Mode,
+    held: Option<Mode>,
+    warnings: &mut BTreeSet<Warning>,
+) -> Mode {
     let namespace = cluster
         .namespaces
         .get(&pod.namespace)
         .and_then(|namespace| labelled(&namespace.labels, || format!("namespace/{}", pod.namespace), warnings));
     // The smaller number is the stronger mode.
     let mut mode = namespace.unwrap_or(default);
+    if mode == Mode::Enforce
+        && let Some(held) = held
+    {
+        mode = held;
+    }
     let mut owner = pod.owner.as_ref();
     for _ in 0..MAX_OWNERS {
         let Some(above) = owner else { break };

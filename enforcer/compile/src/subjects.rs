@@ -54,6 +54,15 @@ pub(crate) struct Grants {
     pub(crate) grants: Vec<Grant>,
 }
 
+/// Where modes come from beside labels.
+#[derive(Clone, Debug)]
+pub(crate) struct Modes {
+    /// Where no label says one.
+    pub(crate) default: Mode,
+    /// Of pods, by UID, that only their workload's own label may enforce.
+    pub(crate) held: BTreeMap<Arc<str>, Mode>,
+}
+
 /// A pod of this node.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
@@ -143,7 +152,7 @@ pub(crate) fn subjects(
     held: &BTreeMap<IpAddr, &Pod>,
     policies: &Policies<'_>,
     node: &str,
-    default_mode: Mode,
+    modes: &Modes,
     names: &mut Names,
     warnings: &mut BTreeSet<Warning>,
 ) -> Result<BTreeMap<Arc<str>, Subject>, Error> {
@@ -169,7 +178,7 @@ pub(crate) fn subjects(
             namespace: pod.namespace.as_str().into(),
             name: pod.name.as_str().into(),
             addresses: own_addresses(pod, &own, warnings),
-            mode: mode_of(cluster, pod, default_mode, warnings),
+            mode: mode_of(cluster, pod, modes.default, modes.held.get(&uid).copied(), warnings),
             in_force,
             staged,
         };

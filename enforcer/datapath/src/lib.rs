@@ -32,7 +32,7 @@ pub use fill::TableSize;
 pub use kept::{Turn, Word};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
-pub use system::{monotonic_coarse, open_tap};
+pub use system::{ForeignHook, attach_foreign, monotonic_coarse, open_tap};
 pub use tables::{Place, Published, Publishing, Tables};
 pub use taken_away::{LinkTaken, TakenAway, take_away};
 

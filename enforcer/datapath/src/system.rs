@@ -11,10 +11,15 @@ use verdict::abi::Nanos;
 
 /// bpf(2) commands and attach types (include/uapi/linux/bpf.h).
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_DETACH: libc::c_long = 34;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 2;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
@@ -62,6 +67,61 @@ pub(crate) fn take<const K: usize, const V: usize>(
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Where a program that is not ours hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignHook {
+    /// What the interface receives, before anything else sees it (generic XDP).
+    Xdp,
+    /// What the interface receives, behind the programs that are there.
+    TcxIngress,
+}
+
+/// Loads a program instruction by instruction (`struct bpf_insn` as little-endian words) and attaches it to an
+/// interface of this thread's network namespace, until what is returned is dropped. For tests: a CNI's program,
+/// without a compiler for one.
+pub fn attach_foreign(hook: ForeignHook, ifindex: u32, instructions: &[u64]) -> io::Result<std::os::fd::OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        program_type: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u64; 2],
+        version_and_flags: u64,
+        name: [u8; 16],
+        ifindex: u32,
+        attach_type: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 4],
+    }
+    let (program_type, attach_type, flags) = match hook {
+        ForeignHook::Xdp => (BPF_PROG_TYPE_XDP, BPF_XDP, XDP_FLAGS_SKB_MODE),
+        ForeignHook::TcxIngress => (BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_INGRESS, 0),
+    };
+    let program = own(bpf(
+        BPF_PROG_LOAD,
+        &mut Load {
+            program_type,
+            count: instructions.len() as u32,
+            instructions: instructions.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log: [0; 2],
+            version_and_flags: 0,
+            name: *b"foreign\0\0\0\0\0\0\0\0\0",
+            ifindex: 0,
+            attach_type: if hook == ForeignHook::Xdp { attach_type } else { 0 },
+        },
+    )?);
+    let mut attach = Attach { program: program.as_raw_fd() as u32, ifindex, attach_type, flags, rest: [0; 4] };
+    bpf(BPF_LINK_CREATE, &mut attach).map(own)
 }
 
 /// Whether the kernel has TCX (6.6): asked with an interface that cannot exist, a kernel that knows

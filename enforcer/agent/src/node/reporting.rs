@@ -2,9 +2,9 @@
 
 use super::Node;
 use crate::{
-    Error, Update, mode_name,
+    Certainty, Error, HalfSeen, Update, mode_name,
     report::{
-        Connections, Count, Endpoint, Events, Link, Log, NewLinks, Overtaken, Refused, Report, Source, Table,
+        Connections, Count, Endpoint, Events, HalfLink, Link, Log, NewLinks, Overtaken, Refused, Report, Source, Table,
         UncoveredLink,
     },
 };
@@ -108,6 +108,7 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
         endpoints,
         uncovered_links: uncovered_links(&node.history.last),
         overtaken: overtaken(&status.ahead),
+        half_links: half_links(table, &status.halves),
         window: NewLinks {
             links: status.window.links,
             last_ns: nanos(status.window.last),
@@ -191,6 +192,21 @@ fn overtaken(ahead: &BTreeMap<Arc<str>, Vec<Ahead>>) -> Vec<Overtaken> {
         what: one.to_string(),
     });
     overtaken.collect()
+}
+
+fn half_links(table: &RuleTable, halves: &BTreeMap<Arc<str>, HalfSeen>) -> Vec<HalfLink> {
+    let each = halves.iter().filter_map(|(uid, half)| Some((table.endpoints.get(uid)?, half)));
+    let links = each.map(|(endpoint, half)| HalfLink {
+        pod: format!("{}/{}", endpoint.namespace, endpoint.name),
+        missing: direction(half.missing).to_owned(),
+        certainty: match half.certainty {
+            Certainty::Suspected => "suspected",
+            Certainty::Shown => "shown",
+        }
+        .to_owned(),
+        what: half.to_string(),
+    });
+    links.collect()
 }
 
 fn direction(direction: Direction) -> &'static str {

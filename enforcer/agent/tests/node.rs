@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod world;
+mod big;
 mod halves;
 mod links;
 mod path_mtu;

@@ -18,6 +18,7 @@ pub(crate) fn run(typed: &typed::Selftest) -> miette::Result<Ending> {
     let options = Options {
         classes: typed.classes.clone(),
         family: typed.family,
+        ends: typed.policy_at.map(Into::into),
         shown: Some(|name| escape::printable(name).into_owned()),
         stop: lab::stop_on_signals().map_err(|why| Failure::whole(&why))?,
     };

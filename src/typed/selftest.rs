@@ -17,6 +17,9 @@ pub(crate) struct Selftest {
     /// One address family alone: 4 or 6
     #[arg(long, value_name = "4|6", value_parser = family)]
     pub(crate) family: Option<lab::Family>,
+    /// Policy at these ends alone; at `both`, each class is tried once a family
+    #[arg(long, value_name = "ENDS", value_enum)]
+    pub(crate) policy_at: Option<SelftestEnds>,
     /// Print every class with its number in the corpus, its line of defence, what it tries and where it was seen
     #[arg(long)]
     pub(crate) list: bool,
@@ -26,6 +29,26 @@ pub(crate) struct Selftest {
     /// The form of the answer
     #[arg(short, long, value_enum, default_value_t = SelftestOutput::Table)]
     pub(crate) output: SelftestOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SelftestEnds {
+    /// The server's ingress
+    Server,
+    /// The client's egress
+    Client,
+    /// Both
+    Both,
+}
+
+impl From<SelftestEnds> for selftest::Ends {
+    fn from(ends: SelftestEnds) -> Self {
+        match ends {
+            SelftestEnds::Server => Self::Server,
+            SelftestEnds::Client => Self::Client,
+            SelftestEnds::Both => Self::Both,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

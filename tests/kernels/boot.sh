@@ -3,8 +3,8 @@
 # in it as root. Exit status: 0 if run.sh's was 0, else 1.
 #
 # The files of PAYLOAD lie at / in the guest: static programs, or programs together with their libraries. The guest
-# has busybox, bpffs, veth, clsact and loopback, and no disk and no network. It is about ten times slower than the
-# machine itself, so no timing in it means anything.
+# has busybox, bpffs, loopback and the modules named below, and no disk and no network. It is about ten times slower than
+# the machine itself, so no timing in it means anything.
 #
 # Kernel and busybox are fetched once from Debian's archives (no root needed) and kept; remove the folder to have a
 # newer kernel. Environment: PODFENCE_CACHE, the folder for that; SECONDS_MAX, after which the guest is ended (600);
@@ -13,8 +13,10 @@ set -euo pipefail
 
 line=$1 payload=$2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${PODFENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/podfence}/kernels-1 # the number is this layout's
-modules=(veth sch_ingress cls_bpf act_bpf)
+cache=${PODFENCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/podfence}/kernels-2 # the number is this layout's
+modules=(veth tun bridge 8021q)                       # links
+modules+=(sch_ingress cls_bpf act_bpf cls_u32 act_mirred) # clsact, and what tests redirect with
+modules+=(nf_tables nft_chain_nat nft_nat nft_masq nft_ct) # Services, as kube-proxy translates them
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -111,10 +113,11 @@ cp "$here/init" "$guest/init"
 chmod +x "$guest/init"
 (cd "$guest" && find . | cpio -o -H newc -R 0:0 --quiet) > "$scratch/initrd"
 
+# An emulated machine that is starved of time fails the kernel's check of its timer, which then panics: no_timer_check.
 # The console says all: qemu leaves with 0 after a panic too, so only init's last line counts as an end.
-timeout "${SECONDS_MAX:-600}" qemu-system-x86_64 -accel tcg,thread=multi -smp 1 -m "${MEMORY:-1G}" -machine pc \
+timeout "${SECONDS_MAX:-600}" qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -m "${MEMORY:-1G}" -machine pc \
 	-display none -nodefaults -serial stdio -no-reboot -kernel "$cache/$line/vmlinux" -initrd "$scratch/initrd" \
-	-append 'console=ttyS0 panic=-1 quiet' < /dev/null | tr -d '\r' | tee "$scratch/console" ||
+	-append 'console=ttyS0 panic=-1 quiet no_timer_check' < /dev/null | stdbuf -oL tr -d '\r' | tee "$scratch/console" ||
 	die "the guest did not end in ${SECONDS_MAX:-600} s, or qemu did not start"
 ended=$(grep -a '^GUEST-END ' "$scratch/console" | tail -n 1) || true
 [ "$ended" = 'GUEST-END 0' ] || die "kernel $line ($(cat "$cache/$line/version")): ${ended:-the guest ended without a last line, see above}"

@@ -1,7 +1,8 @@
 //! What tests across crates share: frames, a rig for the loaded program, a lab with an
-//! agent, random clusters with a second evaluator of policies, and the word on privilege.
+//! agent, random clusters with a second evaluator of policies, and the words on privilege and on how much is tried.
 #![forbid(unsafe_code)]
 
+pub mod fraction;
 pub mod objects;
 pub mod privilege;
 pub mod questions;

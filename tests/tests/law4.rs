@@ -9,6 +9,7 @@
 use flow::{Address, Direction, Gso, ICMP, ICMPV6, SCTP, TCP, UDP};
 use std::collections::BTreeMap;
 use tests::{
+    fraction,
     frame::{Extension, Frame, arp, error_about, icmp, transport},
     privilege,
     random::Random,
@@ -59,13 +60,14 @@ fn the_kernel_and_user_space_judge_alike() {
     if !privilege::kernel("the_kernel_and_user_space_judge_alike") {
         return;
     }
-    let (reasons, features) = run(4, PACKETS, |seed| {
+    let (reasons, features) = run(4, fraction::of(PACKETS), |seed| {
         links();
         World::new(seed, LINKS)
     });
     let count = |reason: &Reason| reasons.get(reason).copied().unwrap_or_default();
-    let rare: Vec<_> = Reason::ALL.iter().filter(|reason| count(reason) < 100).collect();
-    assert!(rare.is_empty(), "reasons that occurred fewer than 100 times: {rare:?}");
+    let least = fraction::demanded(100);
+    let rare: Vec<_> = Reason::ALL.iter().filter(|reason| count(reason) < least).collect();
+    assert!(rare.is_empty(), "reasons that occurred fewer than {least} times: {rare:?}");
     assert_both_verdicts(&features, 23);
 }
 
@@ -75,7 +77,7 @@ fn they_judge_alike_where_headers_lie_outside_the_linear_part() {
     if !privilege::kernel("they_judge_alike_where_headers_lie_outside_the_linear_part") {
         return;
     }
-    let (_, features) = run(5, PACKETS_OVER_TAP, |seed| {
+    let (_, features) = run(5, fraction::of(PACKETS_OVER_TAP), |seed| {
         let wires = ["one", "two", "none"].map(|name| Wire::new(name).expect("two TAP devices"));
         let links = wires.each_ref().map(|wire| wire.ifindex);
         let mut world = World::new(seed, links);
@@ -109,7 +111,7 @@ fn assert_both_verdicts(features: &Seen, features_expected: usize) {
     for name in names {
         for allowed in [false, true] {
             let times = features.get(&(name, allowed)).copied().unwrap_or_default();
-            assert!(times >= 20, "{name}, allowed {allowed}: {times} times");
+            assert!(times >= fraction::demanded(20), "{name}, allowed {allowed}: {times} times");
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use verdict::Reason;
-use world::{Bpffs, CLIENT, SERVER, World, cluster, ip, policy, start, start_with, talk};
+use world::{Bpffs, CLIENT, SERVER, World, cluster, ip, links_pinned, policy, start, start_with, talk};
 
 fn rows(log: &std::path::Path) -> Vec<FlowRecord> {
     read_records(log).unwrap().0
@@ -177,7 +177,7 @@ fn a_pinned_hook_is_taken_over_and_at_the_end_only_the_counter_of_epochs_is_left
     let mut enforced = cluster("enforce");
     enforced.policies = policy();
     first.update(&enforced).unwrap();
-    assert_eq!(fs::read_dir(layout.join("links")).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(layout.join("links")).unwrap().count(), links_pinned());
     let refuse = || world.connect_within("client", SERVER[0], 9090, Duration::from_secs(1)).expect_err("closed");
     refuse();
 

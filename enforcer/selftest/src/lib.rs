@@ -50,6 +50,8 @@ pub struct Options {
     pub classes: Vec<String>,
     /// One address family alone.
     pub family: Option<Family>,
+    /// Policy at these ends alone; every class knows [`Ends::Both`].
+    pub ends: Option<Ends>,
     /// How the caller shows names to people: what class 26 looks at.
     pub shown: Option<fn(&str) -> String>,
     /// Set by whoever wants it to stop.
@@ -72,7 +74,7 @@ pub fn run(options: &Options, told: &mut dyn FnMut(&Row)) -> Result<Report, Erro
     let wanted = |class: &&Class| options.classes.is_empty() || options.classes.iter().any(|name| name == class.name);
     for class in all.iter().filter(wanted) {
         for family in class.families.iter().filter(|family| options.family.is_none_or(|only| only == **family)) {
-            for ends in class.ends {
+            for ends in class.ends.iter().filter(|ends| options.ends.is_none_or(|only| only == **ends)) {
                 if options.stop.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted);
                 }

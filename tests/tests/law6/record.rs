@@ -15,6 +15,7 @@ use std::{
     fmt,
     net::IpAddr,
 };
+use tests::fraction;
 use verdict::{
     Phase, Reason, State,
     abi::{Event, EventKind, connection_parts, epoch_of, word},
@@ -36,7 +37,7 @@ pub(crate) struct Record {
     /// Epoch of the pod's word after each publish, and its turn.
     epochs: BTreeMap<u64, usize>,
     /// How many publishes there were.
-    pub(crate) publishes: usize,
+    pub(crate) publishes: u64,
     /// Packets that no policy accounts for, the first of them.
     pub(crate) mixtures: Vec<String>,
     judged: BTreeMap<(Meaning, bool), u64>,
@@ -130,10 +131,16 @@ impl Record {
         }
     }
 
+    /// Whether packets were judged by each of the policies while it changed.
+    pub(crate) fn met_changes_of_both(&self) -> bool {
+        let met = |policy| self.judged.keys().any(|(meaning, during)| *during && meaning.policy == policy);
+        met(0) && met(1)
+    }
+
     /// Packets were judged under both policies and while they changed, and nothing but policy judged them.
     pub(crate) fn assert_under_load(&self) {
         for policy in [0, 1] {
-            for (during, least) in [(false, 1_000), (true, 1)] {
+            for (during, least) in [(false, fraction::of(1_000)), (true, 1)] {
                 let of =
                     self.judged.iter().filter(|((meaning, while_), _)| meaning.policy == policy && *while_ == during);
                 let judged: u64 = of.map(|(_, packets)| packets).sum();

@@ -1,8 +1,8 @@
 //! Links whose pod is not known, programs that stand before ours, and everything taken away.
 
 use crate::{
-    restart::{BOTH, Process, enforced},
-    world::{Bpffs, SERVER, World, cluster, ip, policy, start_with, talk},
+    restart::{Process, enforced},
+    world::{Bpffs, SERVER, World, attachments, cluster, ip, policy, start_with, talk},
 };
 use agent::Agent;
 use datapath::{Ahead, Attachment, Datapath, ForeignHook, Ignored, Overtaker, UnknownPod, attach_foreign, take_away};
@@ -107,7 +107,7 @@ fn new_links_are_attached_at_once_and_how_soon_is_told() {
 #[test]
 fn what_stands_before_our_program_is_found_and_what_goes_is_forgotten() {
     kernel_or_skip!();
-    for attachment in BOTH {
+    for attachment in attachments() {
         let (world, log) = (World::new(), tempfile::tempdir().unwrap());
         let agent = running(
             &world,
@@ -158,7 +158,7 @@ fn tc(world: &World, arguments: &str) -> String {
 #[test]
 fn an_xdp_program_and_a_filter_ahead_are_told_until_they_go() {
     kernel_or_skip!();
-    for attachment in BOTH {
+    for attachment in attachments() {
         let (world, log) = (World::new(), tempfile::tempdir().unwrap());
         world.serve(8080);
         let options = datapath::Options { attachment: Some(attachment), ..datapath::Options::default() };
@@ -295,7 +295,7 @@ fn where_a_foreign_filter_has_our_place_the_pod_is_told_as_not_covered() {
 #[test]
 fn what_else_hangs_on_the_interface_still_runs() {
     kernel_or_skip!();
-    for attachment in BOTH {
+    for attachment in attachments() {
         let (world, log) = (World::new(), tempfile::tempdir().unwrap());
         world.serve(8080);
         let options = datapath::Options { attachment: Some(attachment), ..datapath::Options::default() };
@@ -344,7 +344,7 @@ fn what_else_hangs_on_the_interface_still_runs() {
 #[test]
 fn without_an_agent_everything_is_taken_away_and_told() {
     kernel_or_skip!();
-    for attachment in BOTH {
+    for attachment in attachments() {
         let (world, bpffs, log) = (World::new(), Bpffs::mount(), tempfile::tempdir().unwrap());
         world.serve(9090);
         let taken = || world.inside("node", || take_away(bpffs.path()).unwrap());

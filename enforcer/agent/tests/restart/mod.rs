@@ -1,7 +1,9 @@
 //! Agents that end, are killed, come back as another version: what is allowed goes on byte for byte, what is
 //! denied stays denied, all the while.
 
-use crate::world::{Bpffs, CLIENT, SERVER, World, cluster, policy, start_with, talk, try_start};
+use crate::world::{
+    Bpffs, CLIENT, SERVER, World, attachments, cluster, links_pinned, policy, start_with, talk, try_start,
+};
 use datapath::Attachment;
 use flowlog::read_records;
 use model::policy::{PolicySet, PortMatch};
@@ -20,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) const BOTH: [Attachment; 2] = [Attachment::Tcx, Attachment::Clsact];
 /// UDP to this port is never allowed.
 const CLOSED: u16 = 7777;
 
@@ -90,7 +91,8 @@ fn the_process_of_an_agent() {
     let told = |name: &str| env::var(format!("PODFENCE_TEST_{name}")).unwrap();
     // The namespaces are another's to remove.
     let world = ManuallyDrop::new(World { prefix });
-    let attachment = BOTH.into_iter().find(|way| format!("{way:?}") == told("ATTACHMENT"));
+    let attachment =
+        [Attachment::Tcx, Attachment::Clsact].into_iter().find(|way| format!("{way:?}") == told("ATTACHMENT"));
     let options = datapath::Options { bpffs: Some(told("BPFFS").into()), attachment, ..datapath::Options::default() };
     let agent = start_with(&world, Path::new(&told("LOG")), options);
     let policies = if told("POLICIES") == "wider" { wider() } else { policy() };
@@ -201,7 +203,7 @@ fn nothing_arrives<T>((sent, arrived): &(Ongoing<()>, Ongoing<()>), work: impl F
 #[test]
 fn an_agent_killed_and_started_again_cuts_nothing_allowed_and_lets_nothing_denied_through() {
     kernel_or_skip!();
-    for attachment in BOTH {
+    for attachment in attachments() {
         let (world, bpffs, log) = (World::new(), Bpffs::mount(), tempfile::tempdir().unwrap());
         world.serve(8080);
         world.serve(9090);
@@ -359,7 +361,7 @@ fn another_layout_takes_over_and_the_old_one_takes_back() {
             fs::rename(bpffs.layout(), &other).unwrap();
             agent = start();
             assert!(!other.exists(), "what the other version left is gone");
-            assert_eq!(fs::read_dir(bpffs.layout().join("links")).unwrap().count(), 4);
+            assert_eq!(fs::read_dir(bpffs.layout().join("links")).unwrap().count(), links_pinned());
             allowed.goes_on(20);
             talk(&mut buried).expect_err("policy denies it without a tombstone too");
         }
@@ -373,7 +375,7 @@ fn another_layout_takes_over_and_the_old_one_takes_back() {
 #[test]
 fn an_agent_that_attaches_otherwise_leaves_one_program_in_each_hook() {
     kernel_or_skip!();
-    let [tcx, clsact] = BOTH;
+    let [tcx, clsact] = attachments()[..] else { return };
     for (first, second) in [(tcx, clsact), (clsact, tcx)] {
         let (world, bpffs, log) = (World::new(), Bpffs::mount(), tempfile::tempdir().unwrap());
         let probes = probes(&world);

@@ -1,6 +1,7 @@
 //! Two pods and their node as network namespaces, and what the agents of the tests are told of them.
 
 use agent::{Agent, Options};
+use datapath::Attachment;
 use flowlog::Writer;
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Node, Pod},
@@ -46,6 +47,23 @@ pub(crate) fn allowed() -> Result<(), String> {
         Err(why) if required => panic!("PODFENCE_REQUIRE names the kernel, and it cannot be used: {why}"),
         other => other,
     }
+}
+
+/// The ways to attach that this kernel has: TCX from 6.6 on, clsact always.
+pub(crate) fn attachments() -> Vec<Attachment> {
+    let kernel = datapath::Datapath::load(&datapath::Options::default()).unwrap();
+    match kernel.hooks().attachment() {
+        Attachment::Tcx => vec![Attachment::Tcx, Attachment::Clsact],
+        Attachment::Clsact => {
+            println!("left out: TCX, which this kernel does not have");
+            vec![Attachment::Clsact]
+        }
+    }
+}
+
+/// Links that an agent pins for two pods, as this kernel attaches by itself: one a hook; filters of clsact stay without.
+pub(crate) fn links_pinned() -> usize {
+    if attachments().contains(&Attachment::Tcx) { 4 } else { 0 }
 }
 
 macro_rules! kernel_or_skip {

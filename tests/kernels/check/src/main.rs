@@ -1,5 +1,5 @@
-//! Loads the kernel program on the running kernel and prints how many instructions the verifier walked.
-//! Its own package, so that the emulated kernels get a small static binary.
+//! Loads the kernel program on the running kernel; prints how many instructions the verifier walked, and how the program
+//! attaches here.
 
 use aya::{EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
 use std::{error::Error, process::ExitCode};
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
 }
 
 fn check() -> Result<(), Box<dyn Error>> {
+    let attachment = datapath::Datapath::load(&datapath::Options::default())?.hooks().attachment();
+    println!("attachment={attachment:?}");
     let mut loader = EbpfLoader::new();
     let mut ebpf = loader.verifier_log_level(VerifierLogLevel::STATS).load(datapath::OBJECT)?;
     let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();

@@ -13,7 +13,13 @@ pub enum Extension {
     Routing,
     DestinationOptions,
     Authentication,
+    /// Destination options that read as UDP's ports: the second is [`DECOY`].
+    Decoy,
 }
+
+/// The port that a reader finds who takes what follows the fixed IP header for the transport's: an IPv4 option with its
+/// length before it, or an unknown IPv6 option and its length.
+pub const DECOY: u16 = 0x1e04;
 
 /// A frame to be made.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub struct Frame {
     pub hop_limit: u8,
     /// 32-bit words of IPv4 options.
     pub options: usize,
+    /// Whether the first of them reads as ports, the second [`DECOY`], instead of as no operation.
+    pub decoy: bool,
     /// IPv6 extension headers.
     pub extensions: Vec<Extension>,
     /// Identification, byte offset (a multiple of eight), more fragments.
@@ -87,6 +95,7 @@ impl Frame {
             protocol,
             hop_limit: 64,
             options: 0,
+            decoy: false,
             extensions: Vec::new(),
             fragment: None,
             payload,
@@ -153,6 +162,11 @@ impl Frame {
         out.extend([self.hop_limit, self.protocol, 0, 0]);
         out.extend(&self.source.octets()[12..]);
         out.extend(&self.destination.octets()[12..]);
+        if self.decoy {
+            // Router alert (RFC 2113) with a value that nobody knows.
+            out.extend([0x94, 4]);
+            out.extend(DECOY.to_be_bytes());
+        }
         out.resize(header, 1); // no-operation options
         out.extend(&self.payload);
         out
@@ -165,6 +179,10 @@ impl Frame {
                 Extension::HopByHop => (0, vec![0, 0, 1, 4, 0, 0, 0, 0]),
                 Extension::Routing => (43, vec![0, 0, 0, 0, 0, 0, 0, 0]),
                 Extension::DestinationOptions => (60, vec![0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+                Extension::Decoy => {
+                    let [kind, length] = DECOY.to_be_bytes();
+                    (60, vec![0, 0, kind, length, 0, 0, 0, 0])
+                }
                 Extension::Authentication => (51, vec![0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2]),
             });
         }

@@ -8,7 +8,7 @@ use crate::{
     range::Who::{Attacker, Node, Server},
     trial::{BY_POLICY, Echo, Trial, Volley},
 };
-use flow::UDP;
+use flow::{UDP, tcp};
 use lab::Family;
 use verdict::Reason;
 
@@ -64,6 +64,13 @@ pub(crate) const CLASSES: &[Class] = &[
         protocol_numbers,
     )
     .ends(Ends::ALL),
+    Class::new(
+        ("odd-tcp-flags", 37, "CERT VU#464113"),
+        "TCP flags that open nothing, or that no stack sends together, pass where a plain SYN alone is judged.",
+        "adoption",
+        odd_tcp_flags,
+    )
+    .ends(Ends::ALL),
 ];
 
 fn volley(frames: impl IntoIterator<Item = Frame>) -> Volley {
@@ -91,7 +98,18 @@ fn header_options(t: &mut Trial<'_>) -> Result<(), Stop> {
     t.control("where policy allows it", volley(frames(t, SHUT)))?;
     t.enforce(t.open_at(OPEN))?;
     t.attack("to a closed port", BY_POLICY, volley(frames(t, SHUT)))?;
-    t.control("to the open port", volley(frames(t, OPEN)))
+    t.control("to the open port", volley(frames(t, OPEN)))?;
+    let decoy = |port| {
+        let plain = t.udp(Attacker, Server, 5001, port);
+        volley([match t.family {
+            Family::V4 => Frame { options: 1, decoy: true, ..plain },
+            Family::V6 => Frame { extensions: vec![Extension::Decoy], ..plain },
+        }])
+    };
+    let (open, shut) = (decoy(frame::DECOY), decoy(SHUT));
+    t.enforce(t.open_at(frame::DECOY))?;
+    t.control("to the open port, behind options that read as it", open)?;
+    t.attack("to a closed port, behind options that read as the open one", BY_POLICY, shut)
 }
 
 fn endless_headers(t: &mut Trial<'_>) -> Result<(), Stop> {
@@ -181,4 +199,18 @@ fn protocol_numbers(t: &mut Trial<'_>) -> Result<(), Stop> {
     t.attack("where it allows one port", BY_POLICY, volley(frames(t)))?;
     t.enforce(t.closed())?;
     t.attack("where it allows nothing", BY_POLICY, volley(frames(t)))
+}
+
+fn odd_tcp_flags(t: &mut Trial<'_>) -> Result<(), Stop> {
+    use tcp::{ACK, FIN, RST, SYN};
+    const PSH_URG: u8 = 0x28;
+    let frames = |t: &Trial<'_>, first: u16| {
+        let odd = [0, FIN, RST, ACK, SYN | ACK, SYN | FIN, SYN | RST, FIN | PSH_URG, u8::MAX];
+        volley((first..).zip(odd).map(|(port, flags)| t.tcp(Attacker, Server, port, SHUT, flags)))
+    };
+    t.enforce(t.open())?;
+    t.control("where policy allows it", frames(t, 5020))?;
+    t.enforce(t.open_at(OPEN))?;
+    t.attack("to a closed port", BY_POLICY, frames(t, 5040))?;
+    t.attack("to a closed port, on flows that were allowed once", BY_POLICY, frames(t, 5020))
 }

@@ -33,8 +33,28 @@ fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
         pods.row([pod.pod.as_str(), &pod.mode, link(pod), pod.not_covered.as_deref().unwrap_or_default()]);
     }
     pods.write(out)?;
+    foreign(report, out)?;
     links(report, out)?;
     counters(report, out)
+}
+
+/// Pods that send from addresses that are not their own.
+fn foreign(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(["POD", "SENDS-FROM", "EVENTS", "LAST"]);
+    for pod in &report.endpoints {
+        for source in &pod.foreign_sources {
+            let address = source.address.map(|address| address.to_string()).unwrap_or_default();
+            table.row([pod.pod.clone(), address, source.events.to_string(), when::shown(source.last_ns)]);
+        }
+        if pod.foreign_left_out > 0 {
+            table.row([pod.pod.clone(), "others".to_owned(), pod.foreign_left_out.to_string(), String::new()]);
+        }
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    table.write(out)
 }
 
 /// Links that lead to no pod, what stands before our programs, and links that one half of connections crosses.
@@ -83,6 +103,7 @@ fn wide(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ]);
     }
     pods.write(out)?;
+    foreign(report, out)?;
     links(report, out)?;
     writeln!(out)?;
     let mut tables = Table::new(["TABLE", "ENTRIES", "ROOM", "BYTES"]);

@@ -133,7 +133,8 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
         Mode::Audit => verdict::Mode::Audit,
         Mode::Enforce => verdict::Mode::Enforce,
     };
-    agent::Options { netns: typed.netns.clone(), default_mode, datapath, ..defaults }
+    let clients = if typed.masquerade_all { agent::Clients::Masqueraded } else { agent::Clients::Seen };
+    agent::Options { netns: typed.netns.clone(), default_mode, clients, datapath, ..defaults }
 }
 
 #[cfg(test)]

@@ -51,6 +51,10 @@ pub(crate) struct Enforce {
     /// What becomes of connections that stand when a policy comes that does not allow them
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Standing::Judge)]
     pub(crate) standing: Standing,
+    /// This node masquerades what its pods open to Services, as kube-proxy's masqueradeAll does: a Service is never
+    /// allowed where policy refuses some of its backends
+    #[arg(long)]
+    pub(crate) masquerade_all: bool,
     /// Connections the node's table holds [default: as the kernel program says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,

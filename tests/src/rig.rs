@@ -138,10 +138,10 @@ impl Rig {
         self.kernel.tables().set_identity(&compile::Prefix { address, length }, identity)
     }
 
-    /// Writes a node's address.
-    pub fn node(&mut self, address: Address, whose: u32) -> Result<(), datapath::Error> {
-        self.memory.nodes.borrow_mut().insert(address, whose);
-        self.kernel.tables().set_node(address, whose)
+    /// Writes who opens from an address.
+    pub fn peer(&mut self, address: Address, peer: u32) -> Result<(), datapath::Error> {
+        self.memory.peers.borrow_mut().insert(address, peer);
+        self.kernel.tables().set_peer(address, peer)
     }
 
     /// Writes a rule.
@@ -267,11 +267,16 @@ impl Rig {
             segments: at.segments,
             now: self.input.now,
         };
+        let mut sheet = Sheet::EMPTY;
+        sheet.word = self.memory.word(endpoint);
         let verdict = match flow::parse(&Frame(frame, at.gso)) {
-            Ok(packet) => decide(&self.memory, &hook, &mut Sheet::of(packet)),
+            Ok(packet) => {
+                sheet.packet = packet;
+                decide(&self.memory, &hook, &mut sheet)
+            }
             Err(error) => refuse(error),
         };
-        let mode = verdict::mode(&self.memory, self.memory.word(endpoint));
+        let mode = verdict::mode(&self.memory, &sheet, verdict);
         Outcome { verdict, dropped: matches!(effect(mode, verdict.reason()), Effect::DropAndLog) }
     }
 

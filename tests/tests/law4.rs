@@ -213,7 +213,11 @@ impl World {
             self.rig.endpoint(self.links[index], index as u32 + 1, own.map(address))?;
         }
         for (whose, text) in [(1, NODE[0]), (1, NODE[1]), (2, "10.2.0.7")] {
-            self.rig.node(address(text), whose)?;
+            self.rig.peer(address(text), whose)?;
+        }
+        // Each endpoint is a client of the other, as a Service that is allowed in part makes it.
+        for (text, client) in [("10.1.0.2", 1), ("fd00:1::2", 1), ("10.1.0.3", 2), ("fd00:1::3", 2)] {
+            self.rig.peer(address(text), abi::client_peer(client))?;
         }
         for (index, text) in PEERS.iter().enumerate() {
             // Some of them are addresses of Services.

@@ -12,6 +12,7 @@
 mod asked;
 mod check;
 mod expected;
+mod foreign;
 mod halves;
 mod metrics;
 mod node;
@@ -49,6 +50,8 @@ pub struct Options {
     pub node: String,
     /// The mode where no label says another.
     pub default_mode: Mode,
+    /// Whom the backends of a Service see.
+    pub clients: Clients,
     /// How the program is loaded; `bpffs: None` pins nothing.
     pub datapath: datapath::Options,
     /// How often events are read.
@@ -59,6 +62,16 @@ pub struct Options {
     pub slice_every: Duration,
 }
 
+/// Whom a backend sees where a pod of this node opens to the ClusterIP of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// The pod, as kube-proxy does it by itself.
+    Seen,
+    /// The node (kube-proxy's `masqueradeAll`): a Service is never allowed in part, since no hook could ask the pod's
+    /// policy again.
+    Masqueraded,
+}
+
 impl Options {
     /// The defaults for a node.
     pub fn of_node(node: &str) -> Self {
@@ -66,6 +79,7 @@ impl Options {
             netns: None,
             node: node.to_owned(),
             default_mode: Mode::Learn,
+            clients: Clients::Seen,
             datapath: datapath::Options::default(),
             read_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(500),

@@ -3,8 +3,9 @@
 mod reporting;
 
 use crate::{
-    Answer, Error, Options, Question, Report,
+    Answer, Clients, Error, Options, Question, Report,
     check::Check,
+    foreign::{Foreign, Met},
     halves::{self, Certainty, Halves, Swept},
     question::Asker,
     slices::{Teller, ended_key},
@@ -12,8 +13,8 @@ use crate::{
 };
 use compile::{Compiler, Ending, RuleTable};
 use datapath::{
-    Ahead, Bindings, Changed, Counted, Datapath, Ended, LinkChanges, SweptEntry, Turn, UnknownPod, Word, bind,
-    discover, monotonic_coarse,
+    Ahead, Bindings, Changed, Counted, Datapath, Ended, LinkChanges, Published, SweptEntry, Turn, UnknownPod, Word,
+    bind, discover, monotonic_coarse,
 };
 use flowlog::Writer;
 use model::{
@@ -24,7 +25,7 @@ use model::{
 };
 use observer::Observer;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -33,8 +34,8 @@ use std::{
 };
 use verdict::{
     Admission, Asked, Mode, Phase, Reason, Staged, Standing, State,
-    abi::{ConnectionKey, EventKind, connection_parts, epoch_of, word},
-    judge,
+    abi::{ConnectionKey, EventKind, client_of, connection_parts, epoch_of, word},
+    judge_both,
     memory::Memory,
 };
 
@@ -102,6 +103,7 @@ pub(crate) struct Node {
     log_failures: (u64, Option<String>),
     history: reporting::History,
     check: Check,
+    foreign: Foreign,
 }
 
 impl Node {
@@ -140,6 +142,7 @@ impl Node {
             log_failures: (0, None),
             history: reporting::History::since(now),
             check: Check::new(now.cast_unsigned()),
+            foreign: Foreign::default(),
         })
     }
 
@@ -199,7 +202,8 @@ impl Node {
 
     /// Compiles, binds, publishes. What flowed before is told with the cluster as it was before.
     fn update(&mut self, mut cluster: Box<Cluster>) -> Result<Update, Error> {
-        if self.reads == Reads::NotYet {
+        let first = self.reads == Reads::NotYet;
+        if first {
             self.take_over(&cluster)?;
         }
         self.read_events()?;
@@ -208,14 +212,30 @@ impl Node {
         let held = self.held_back();
         self.compiler.hold(held);
         let mut plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
-        self.datapath.number(&mut plan)?;
-        let endpoints = &plan.table.endpoints;
         let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
-        let pods = endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
+        let pods = plan.table.endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
         let bindings = bind(&discover(&self.options.datapath.ignore_interfaces)?, pods, &before);
-        self.teller.learn(&plan.table.rules);
-        let published = self.datapath.publish(&plan, &bindings)?;
-        self.compiler.adopt(&plan);
+        // Hooks come with the link, nearly always before its pod is known. Of an earlier agent's, this one knows nothing
+        // yet, but its connections must not be cut.
+        let hooks = self.datapath.hooks().attached();
+        let stood = |uid: &Arc<str>| first || bindings.bound.get(uid).is_some_and(|link| hooks.contains(&link.ifindex));
+        if self.compiler.cover(self.that_refuse(&bindings, stood)) == compile::Changed::Yes {
+            plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
+        }
+        let mut published = self.publish(&mut plan, &bindings)?;
+        // A refusal may be left to hooks that came just now, and to none that could not be attached.
+        let failed: BTreeSet<u32> = published.not_attached.iter().map(|(ifindex, _)| *ifindex).collect();
+        let stand = |uid: &Arc<str>| !bindings.bound.get(uid).is_some_and(|link| failed.contains(&link.ifindex));
+        if self.compiler.cover(self.that_refuse(&bindings, stand)) == compile::Changed::Yes {
+            let mut later = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
+            match self.publish(&mut later, &bindings) {
+                Ok(done) => {
+                    published.add(done);
+                    plan = later;
+                }
+                Err(error) => tracing::warn!(%error, "what stands is the update without the hooks that came with it"),
+            }
+        }
         // What gone endpoints counted is told while it is known who they were.
         self.sweep(Duration::ZERO)?;
         for (ordinal, place) in self.datapath.tables().places() {
@@ -225,12 +245,35 @@ impl Node {
         self.idle_told.clear();
         self.observer.set_view(AddressView::new(&cluster));
         self.table = plan.table;
+        self.foreign.keep(&self.table.endpoints.keys().collect());
         let update = self.report(&self.table, &bindings, published);
         self.bindings = bindings;
         self.history.updated(unix_now(), &update);
         self.check.updated(&cluster, &self.table);
         self.cluster = Some(cluster);
         Ok(update)
+    }
+
+    /// Carries a plan out, and makes it the one in force.
+    fn publish(&mut self, plan: &mut compile::Plan, bindings: &Bindings) -> Result<Published, Error> {
+        self.datapath.number(plan)?;
+        self.teller.learn(&plan.table.rules);
+        let published = self.datapath.publish(plan, bindings)?;
+        self.compiler.adopt(plan);
+        Ok(published)
+    }
+
+    /// The pods, by UID, to whose hooks a client's refusals may be left: bound ones, where hooks `stand` and no half of
+    /// connections passes by them.
+    fn that_refuse(&self, bindings: &Bindings, stand: impl Fn(&Arc<str>) -> bool) -> BTreeSet<Arc<str>> {
+        match self.options.clients {
+            Clients::Seen => {
+                let halves = self.halves.all();
+                let refuses = |uid: &&Arc<str>| stand(uid) && !halves.contains_key(*uid);
+                bindings.bound.keys().filter(refuses).cloned().collect()
+            }
+            Clients::Masqueraded => BTreeSet::new(),
+        }
     }
 
     /// Attaches to a link as soon as it is there: until its pod is known, the node's setting is its rule.
@@ -293,7 +336,7 @@ impl Node {
         Ok(())
     }
 
-    fn report(&self, table: &compile::RuleTable, bindings: &Bindings, published: datapath::Published) -> Update {
+    fn report(&self, table: &compile::RuleTable, bindings: &Bindings, published: Published) -> Update {
         let mut update = Update {
             endpoints: published.endpoints,
             identities: published.identities,
@@ -358,6 +401,9 @@ impl Node {
 
     /// A denial: its entry tells of it, where there is one; else the event is all there is.
     fn denied(&mut self, event: &verdict::abi::Event) -> Result<(), Error> {
+        if event.reason == Reason::Spoofed {
+            self.foreign_source(event);
+        }
         let leaves_entry = matches!(
             event.reason,
             Reason::NoRule
@@ -366,6 +412,7 @@ impl Node {
                 | Reason::NotAdopted
                 | Reason::StandingDenial
                 | Reason::Revoked
+                | Reason::RefusedByClient
         );
         if leaves_entry
             && let Some(key) = self.teller.entry_key(event)
@@ -381,6 +428,17 @@ impl Node {
             None => self.events_without_row += 1,
         }
         Ok(())
+    }
+
+    /// Names the pod that sent from an address that is not its own: the row has the address and the link alone.
+    fn foreign_source(&mut self, event: &verdict::abi::Event) {
+        let Some(place) = self.teller.places.get(&event.endpoint) else { return };
+        let Some(endpoint) = self.table.endpoints.get(&place.uid) else { return };
+        let source = event.key.source.ip();
+        if self.foreign.saw(&place.uid, source, self.teller.unix(event.time)) == Met::New {
+            let pod = format!("{}/{}", endpoint.namespace, endpoint.name);
+            tracing::warn!(pod, %source, "a pod sends from an address that is not its own; in enforce this is dropped");
+        }
     }
 
     /// Tells what opened, changed or ended, and of what goes on as much as is `due`.
@@ -408,8 +466,9 @@ impl Node {
         let (sweep, tables) = self.datapath.sweep();
         let pod = |place: &datapath::Place| halves::Pod { uid: place.uid.clone(), addresses: place.addresses };
         let places = tables.places().iter().map(|(ordinal, place)| (*ordinal, pod(place))).collect();
-        let (nodes, now) = (&self.table.nodes, monotonic_coarse());
-        self.halves.look(&Swept { places: &places, nodes, entries: sweep.standing(), now });
+        let nodes = self.table.peers.iter().filter(|(_, peer)| client_of(**peer) == 0);
+        let (nodes, now) = (nodes.map(|(address, whose)| (*address, *whose)).collect(), monotonic_coarse());
+        self.halves.look(&Swept { places: &places, nodes: &nodes, entries: sweep.standing(), now });
         let after = self.halves.all();
         for (uid, half) in &after {
             if before.get(uid).is_none_or(|before| before.certainty != half.certainty) {
@@ -485,7 +544,8 @@ impl Node {
                 port,
                 peer: parts.peer,
             };
-            let judged = judge(&self.tables, &asked, &mut 0).verdict();
+            let own = place.addresses.get(parts.own_address as usize).copied().unwrap_or_default();
+            let judged = judge_both(&self.tables, &asked, own);
             let goes_on = judged.reason().allows() || self.options.datapath.standing == Standing::Kept;
             if goes_on && judged.staged() != Staged::Deny {
                 continue;

@@ -216,6 +216,10 @@ impl Asker<'_> {
             if opened == Direction::Outbound && peer.pod.is_none() && holders.is_of_service(peer.address) {
                 side.differs = false;
                 side.expected += "; a Service may answer at this address, so the two are not compared";
+                if self.table.leaves_refusals(endpoint) && side.kernel.as_ref().is_some_and(|said| said.allows) {
+                    side.expected +=
+                        ", and a backend that policy refuses may refuse at its own end (refused-by-client)";
+                }
             }
             Ok::<Side, String>(side)
         };

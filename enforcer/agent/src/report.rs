@@ -102,6 +102,22 @@ pub struct Endpoint {
     pub epoch: u64,
     /// Connections it has in the table.
     pub connections: Connections,
+    /// Addresses it was seen to send from that are not its own: dropped in enforce (`spoofed`).
+    pub foreign_sources: Vec<ForeignSource>,
+    /// Events of such addresses beyond those listed.
+    pub foreign_left_out: u64,
+}
+
+/// An address that a pod sends from without having it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ForeignSource {
+    /// The address.
+    pub address: Option<IpAddr>,
+    /// Events that told of it; their rate is bounded, so packets may be more.
+    pub events: u64,
+    /// When the last did.
+    pub last_ns: i64,
 }
 
 /// A link.

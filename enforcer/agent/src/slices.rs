@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 use verdict::{
-    Evidence, Mode, Phase, Reason, Staged, State,
+    Evidence, Mode, Phase, Reason, Refuser, Staged, State,
     abi::{self, ConnectionKey, ConnectionParts, Event, Nanos, connection_key, connection_parts, word},
 };
 
@@ -102,7 +102,7 @@ impl Teller {
             tcp_flags_to_server: if inbound { flags_in } else { flags_out },
             tcp_flags_to_client: if inbound { flags_out } else { flags_in },
             adopted: state.is_adopted(),
-            verdict: entry_verdict(buried, reason, place.mode),
+            verdict: entry_verdict(buried, reason, self.deciding_mode(place, state, signs)),
             reason: self.reason(reason),
             rule: self.rule(record[word::RULES] as u32, state.epoch()),
             policy_generation: state.epoch(),
@@ -112,6 +112,17 @@ impl Teller {
             rtt_us: rtt(parts.protocol, buried, signs),
             interface: place.link.as_ref().map_or(&self.nothing, |(_, name)| name).clone(),
             source: FlowSource::Kernel,
+        }
+    }
+
+    /// The mode of whose policy refuses: what is done about a tombstone's packets.
+    fn deciding_mode(&self, place: &Place, state: State, signs: u64) -> Mode {
+        // One that is gone has no mode, and what is left of it is dropped.
+        let client = || self.places.get(&abi::client_in(signs)).map_or(Mode::Enforce, |place| place.mode);
+        match state.refuser() {
+            Refuser::Endpoint => place.mode,
+            Refuser::Client => client(),
+            Refuser::Both => place.mode.min(client()),
         }
     }
 

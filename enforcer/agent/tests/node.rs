@@ -4,6 +4,7 @@
 #[macro_use]
 mod world;
 mod big;
+mod foreign;
 mod halves;
 mod links;
 mod path_mtu;

@@ -1,7 +1,7 @@
 //! Numbers that go on from compile to compile.
 
 use crate::{
-    Endpoint, Error, RuleTable, Warning,
+    Changed, Endpoint, Error, RuleTable, Warning,
     classes::{Class, Prefix, Universe, classes, longest},
     frontends::frontends,
     plan::{Bridge, EndpointChange, Plan, plan},
@@ -33,6 +33,7 @@ pub struct Compiler {
     slots: Interner<Arc<Slot>>,
     next_generation: u32,
     next_ordinal: u32,
+    covered: BTreeSet<Arc<str>>,
     state: State,
 }
 
@@ -60,6 +61,7 @@ impl Compiler {
             slots: Interner::default(),
             next_generation: 1,
             next_ordinal: 1,
+            covered: BTreeSet::new(),
             state: State::default(),
         }
     }
@@ -75,6 +77,16 @@ impl Compiler {
         &self.state.table
     }
 
+    /// The pods, by UID, at whose links both hooks stand, from the next plan on: a Service may be allowed in part only
+    /// where each backend that is refused is one of them. [`Changed::Yes`]: a plan made now may differ.
+    pub fn cover(&mut self, pods: BTreeSet<Arc<str>>) -> Changed {
+        if self.covered == pods {
+            return Changed::No;
+        }
+        self.covered = pods;
+        Changed::Yes
+    }
+
     /// The way from the tables in force to what this cluster and these policies need. Nothing changes
     /// until the plan is [adopted](Self::adopt).
     pub fn plan(&mut self, cluster: &Cluster, in_force: &PolicySet, staged: &PolicySet) -> Result<Plan, Error> {
@@ -84,17 +96,18 @@ impl Compiler {
         let subjects = subjects(cluster, &held, &policies, &self.node, &self.modes, &mut self.names, &mut warnings)?;
         let universe = self.universe(&subjects)?;
         let mut classes = classes(cluster, &held, &universe, &self.names);
-        self.frontends(cluster, &universe, &mut classes)?;
+        self.frontends(cluster, &subjects, &universe, &mut classes)?;
         let numbered = self.number(classes.values())?;
         let mut table = RuleTable {
             identities: classes.iter().map(|(prefix, class)| (*prefix, numbered[class])).collect(),
-            nodes: self.nodes(cluster, &mut warnings),
+            peers: self.nodes(cluster, &mut warnings),
             ..RuleTable::default()
         };
         let identities = Identities::new(numbered.iter().map(|(class, number)| (*class, *number)), &self.names);
         table.frontends = identities.frontend_keys().collect();
         let mut taken = Taken::of(&self.state.table);
         self.endpoints(&mut table, &subjects, &identities, &mut taken)?;
+        clients(&mut table);
         let bridges = self.bridges(&table, &numbered, &mut taken)?;
         table.rules = self.rules(&table, &bridges);
         table.warnings = warnings.into_iter().collect();
@@ -130,10 +143,13 @@ impl Compiler {
     fn frontends(
         &mut self,
         cluster: &Cluster,
+        subjects: &BTreeMap<Arc<str>, Subject>,
         universe: &Universe,
         classes: &mut BTreeMap<Prefix, Class>,
     ) -> Result<(), Error> {
-        let found = frontends(&cluster.frontends(), classes, &universe.openers);
+        let covered = subjects.iter().filter(|(uid, _)| self.covered.contains(*uid));
+        let covered = covered.flat_map(|(_, subject)| subject.addresses).filter(|a| *a != Address::default()).collect();
+        let found = frontends(&cluster.frontends(), classes, &universe.openers, &covered);
         let numbered = found.into_iter().map(|(address, frontends)| {
             let number = self.names.frontends.number(&frontends.into(), u32::MAX);
             let prefix = Prefix::host(address);
@@ -168,9 +184,9 @@ impl Compiler {
         for (name, node) in &cluster.nodes {
             let own = *name == self.node;
             for address in &node.addresses {
-                let of = nodes.entry(Address::from(*address)).or_insert(2);
+                let of = nodes.entry(Address::from(*address)).or_insert(abi::OTHER_NODE);
                 if own {
-                    *of = 1;
+                    *of = abi::OWN_NODE;
                 }
             }
         }
@@ -316,6 +332,15 @@ impl Compiler {
         let used: BTreeSet<u32> =
             table.slots.values().chain(bridged).flat_map(|slot| slot.rules(0)).map(|(_, rule)| rule).collect();
         used.into_iter().filter_map(|rule| Some((rule, self.names.rules.content(rule)?.clone()))).collect()
+    }
+}
+
+/// Names the clients whose slots leave refusals to the hooks of backends.
+fn clients(table: &mut RuleTable) {
+    let clients = table.endpoints.values().filter(|endpoint| table.leaves_refusals(endpoint));
+    let named: Vec<_> = clients.flat_map(Endpoint::as_client).collect();
+    for (address, peer) in named {
+        table.peers.entry(address).or_insert(peer);
     }
 }
 

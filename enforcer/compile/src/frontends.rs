@@ -4,6 +4,9 @@
 //! At a client's hook the address of a Service is not yet translated, and rules speak of pods and their
 //! ports. So the address's class holds what the backends behind each of its ports match, and a slot
 //! holds, for each such port, what its grants come to over all of them.
+//!
+//! Where that is refusing some, the opening is allowed all the same if every refused backend has a hook of this node
+//! before it and sees who opens: that hook asks the client's policy again (`verdict::client`). Else it is denied.
 
 use crate::{
     classes::{Class, Prefix, longest},
@@ -11,7 +14,10 @@ use crate::{
     terms::PortName,
 };
 use flow::{Address, Direction};
-use model::{cluster, policy::Protocol};
+use model::{
+    cluster::{self, Place},
+    policy::Protocol,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::abi::{MIXED_BACKENDS, OWN_BACKEND};
 
@@ -20,6 +26,8 @@ use verdict::abi::{MIXED_BACKENDS, OWN_BACKEND};
 pub(crate) struct Frontend {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
+    /// Whether a backend sees the address of a client that it is not itself.
+    keeps_source: bool,
     backends: BTreeSet<Backend>,
 }
 
@@ -29,24 +37,53 @@ struct Backend {
     address: Option<Address>,
     class: Class,
     port: u16,
+    /// Whether it is a covered pod of this node; told apart only where it counts.
+    covered: bool,
+}
+
+/// What the grants of a client come to over all backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// This rule allows the first of them, and others or the same allow the rest.
+    Allowed(u32),
+    /// This rule allows the first that is allowed; those that are refused are so at their own hooks.
+    AllowedInPart(u32),
+    /// Some are refused, and not all of these at a hook of this node.
+    Mixed,
+    /// The only one is the client.
+    Itself,
+}
+
+impl Says {
+    /// As a slot holds it.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Allowed(rule) | Self::AllowedInPart(rule) => rule,
+            Self::Mixed => MIXED_BACKENDS,
+            Self::Itself => OWN_BACKEND,
+        }
+    }
 }
 
 /// The frontends of each address. `classes` are those of addresses without them; `openers` are the
-/// addresses of this node's pods whose egress some policy judges.
+/// addresses of this node's pods whose egress some policy judges, `covered` those of its pods whose hooks stand.
 pub(crate) fn frontends(
     all: &[cluster::Frontend],
     classes: &BTreeMap<Prefix, Class>,
     openers: &BTreeSet<Address>,
+    covered: &BTreeSet<Address>,
 ) -> BTreeMap<Address, Vec<Frontend>> {
     let mut of_address: BTreeMap<Address, Vec<Frontend>> = BTreeMap::new();
     for frontend in all {
+        let keeps_source = frontend.place == Place::ClusterIp;
         let backends = frontend.backends.iter().map(|backend| {
             let address = Address::from(backend.address);
             let class = longest(classes, &Prefix::host(address)).cloned().unwrap_or_default();
-            Backend { address: openers.contains(&address).then_some(address), class, port: backend.port }
+            let covered = keeps_source && !openers.is_empty() && covered.contains(&address);
+            Backend { address: openers.contains(&address).then_some(address), class, port: backend.port, covered }
         });
-        let frontend_of_class =
-            Frontend { protocol: frontend.protocol, port: frontend.port, backends: backends.collect() };
+        let backends = backends.collect();
+        let frontend_of_class = Frontend { protocol: frontend.protocol, port: frontend.port, keeps_source, backends };
         of_address.entry(Address::from(frontend.address)).or_default().push(frontend_of_class);
     }
     of_address
@@ -63,16 +100,16 @@ impl Frontend {
         self.backends.iter().filter_map(|backend| backend.address)
     }
 
-    /// What these grants come to for a client with these addresses: `None` where every backend is refused,
-    /// else the rule that allows the first of them or one of the words of [`verdict::abi`]. The client
-    /// itself, behind its own Service, is allowed.
+    /// What these grants come to for a client with these addresses: `None` where every backend is refused. The client
+    /// itself, behind its own Service, is allowed; what comes back to it has another source, so that nothing is left
+    /// to the backends' hooks then.
     pub(crate) fn allowed(
         &self,
         grants: &Grants,
         own: &[Address],
         port_number: &impl Fn(&PortName) -> u32,
-    ) -> Option<u32> {
-        let (mut rule, mut itself, mut refused) = (None, false, false);
+    ) -> Option<Says> {
+        let (mut rule, mut itself, mut refused, mut unguarded) = (None, false, false, !self.keeps_source);
         for backend in &self.backends {
             if backend.address.is_some_and(|address| own.contains(&address)) {
                 itself = true;
@@ -80,14 +117,18 @@ impl Frontend {
             }
             match granted(grants, &backend.class, self.protocol, backend.port, port_number) {
                 Some(by) => rule = rule.or(Some(by)),
-                None => refused = true,
+                None => {
+                    refused = true;
+                    unguarded |= !backend.covered;
+                }
             }
         }
         match (rule, itself, refused) {
             (None, false, _) => None,
-            (_, _, true) => Some(MIXED_BACKENDS),
-            (None, true, false) => Some(OWN_BACKEND),
-            (rule, _, false) => rule,
+            (Some(rule), false, true) if !unguarded => Some(Says::AllowedInPart(rule)),
+            (_, _, true) => Some(Says::Mixed),
+            (None, true, false) => Some(Says::Itself),
+            (Some(rule), _, false) => Some(Says::Allowed(rule)),
         }
     }
 }

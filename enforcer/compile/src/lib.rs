@@ -37,7 +37,7 @@ use model::{cluster::Cluster, policy::PolicySet, record::RuleName};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 use verdict::{
     Mode,
-    abi::{GenerationRecord, RuleKey},
+    abi::{GenerationRecord, RuleKey, client_peer},
 };
 
 /// Everything the kernel program of one node looks up, with numbers.
@@ -47,8 +47,9 @@ pub struct RuleTable {
     pub identities: BTreeMap<Prefix, u32>,
     /// Ports that lead to Services: [`verdict::abi::frontend_key`] -> whether backends stand behind it.
     pub frontends: BTreeMap<RuleKey, u32>,
-    /// Addresses of nodes: 1 this node's, 2 another's.
-    pub nodes: BTreeMap<Address, u32>,
+    /// Who opens from an address, where that counts beside its identity: nodes, and clients of this node whose own
+    /// policy is asked again at the hook of the server ([`verdict::abi::maps::PEERS`]).
+    pub peers: BTreeMap<Address, u32>,
     /// Slot number -> its rules, shared by the endpoints with the same ones.
     pub slots: BTreeMap<u32, Arc<Slot>>,
     /// Generation index -> slots and mode.
@@ -82,6 +83,30 @@ pub struct Endpoint {
     pub staged: u32,
     /// Index of its generation.
     pub generation: u32,
+}
+
+impl Endpoint {
+    /// Its addresses, as those of a client whose policy is asked again at the hook of the server.
+    pub(crate) fn as_client(&self) -> impl Iterator<Item = (Address, u32)> {
+        let used = self.addresses.into_iter().filter(|address| *address != Address::default());
+        used.map(|address| (address, client_peer(self.ordinal)))
+    }
+}
+
+impl RuleTable {
+    /// Whether a slot of this endpoint, in force or staged, leaves refusals to the hooks of backends.
+    pub fn leaves_refusals(&self, endpoint: &Endpoint) -> bool {
+        let slots = [endpoint.in_force, endpoint.staged];
+        slots.iter().any(|number| self.slots.get(number).is_some_and(|slot| slot.leaves_refusals()))
+    }
+}
+
+/// Whether something is other than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Changed {
+    Yes,
+    No,
 }
 
 /// Where a rule id comes from.

@@ -14,7 +14,7 @@ impl RuleTable {
         for (prefix, identity) in &self.identities {
             memory.put_identity(prefix.address, prefix.length, *identity);
         }
-        memory.nodes.borrow_mut().extend(self.nodes.iter().map(|(address, whose)| (*address, *whose)));
+        memory.peers.borrow_mut().extend(self.peers.iter().map(|(address, peer)| (*address, *peer)));
         memory.rules.borrow_mut().extend(self.frontends.iter().map(|(key, backends)| (*key, *backends)));
         for (number, slot) in &self.slots {
             memory.rules.borrow_mut().extend(slot.rules(*number));

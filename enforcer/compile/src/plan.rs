@@ -1,14 +1,17 @@
 //! A change of tables as data, in the order in which it is carried out:
 //!
-//! 1. rules, frontends, port classes, generations and node addresses that the new tables need beside the old
-//!    ones;
+//! 1. rules, frontends, port classes, generations and peers that the new tables need beside the old
+//!    ones: a client is named to the hooks of backends before its slot leaves a refusal to them;
 //! 2. [`Plan::bridging`]: endpoints whose slots do not know a new identity yet get slots that know both
 //!    the old numbers and the new ones, under the old policies;
 //! 3. [`Plan::identities_set`], longest prefix first, then [`Plan::identities_removed`], shortest first: at
 //!    every moment each address has its old identity or its new one;
 //! 4. [`Plan::endpoints`]: the new generation and a new epoch, for every endpoint whose rules changed or
 //!    whose slots look at an identity that an address got or lost;
-//! 5. what nobody looks at any more is removed.
+//! 5. [`Plan::rejudging`]: another epoch for the endpoints whose hooks ask the policy of a client again that got a
+//!    generation in step 4;
+//! 6. once every packet that began under an old word is judged ([`Plan::removes_nothing`]), what nobody looks at any
+//!    more is removed.
 
 use crate::classes::Prefix;
 use crate::{Endpoint, RuleTable, classes::longest, slots::Slot};
@@ -18,7 +21,7 @@ use std::{
     fmt,
     sync::Arc,
 };
-use verdict::abi::{ANYONE, EGRESS_ISOLATED, FRONTENDS, GenerationRecord, RuleKey};
+use verdict::abi::{ANYONE, EGRESS_ISOLATED, FRONTENDS, GenerationRecord, RuleKey, client_of};
 
 /// What is to be done, and the table it leads to.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +34,8 @@ pub struct Plan {
     pub frontends_added: BTreeMap<RuleKey, u32>,
     /// Generations to write, by index.
     pub generations_added: BTreeMap<u32, GenerationRecord>,
-    /// Node addresses to write.
-    pub nodes_set: BTreeMap<Address, u32>,
+    /// Who opens from which address, to write.
+    pub peers_set: BTreeMap<Address, u32>,
     /// Endpoints to send over a generation of the bridge.
     pub bridging: Vec<EndpointChange>,
     /// Identities to write, longest prefix first.
@@ -41,10 +44,13 @@ pub struct Plan {
     pub identities_removed: Vec<Prefix>,
     /// Endpoints that get a generation and an epoch.
     pub endpoints: Vec<EndpointChange>,
+    /// Endpoints that get another epoch, after the clients have their generations, and again after
+    /// [`Plan::peers_removed`].
+    pub rejudging: Vec<EndpointChange>,
     /// Endpoints that go.
     pub endpoints_removed: Vec<Endpoint>,
-    /// Node addresses to remove.
-    pub nodes_removed: Vec<Address>,
+    /// Addresses from which nobody opens any more that counts.
+    pub peers_removed: Vec<Address>,
     /// Frontends to remove.
     pub frontends_removed: Vec<RuleKey>,
     /// Slots to remove, by number: old ones and those of the bridge.
@@ -70,7 +76,7 @@ pub struct EndpointChange {
 #[allow(missing_docs)]
 pub struct Counts {
     pub identities: usize,
-    pub nodes: usize,
+    pub peers: usize,
     pub rules: usize,
     pub port_classes: usize,
     pub generations: usize,
@@ -112,13 +118,27 @@ impl Plan {
             && self.frontends_added.is_empty()
             && self.frontends_removed.is_empty()
             && self.generations_added.is_empty()
-            && self.nodes_set.is_empty()
+            && self.peers_set.is_empty()
             && self.identities_set.is_empty()
             && self.identities_removed.is_empty()
             && self.endpoints.is_empty()
             && self.endpoints_removed.is_empty()
-            && self.nodes_removed.is_empty()
+            && self.peers_removed.is_empty()
             && self.slots_removed.is_empty()
+    }
+}
+
+impl Plan {
+    /// Whether no packet that is held up under an old word could miss something: it need not be waited for.
+    pub fn removes_nothing(&self) -> bool {
+        self.peers_removed.is_empty() && self.frontends_removed.is_empty() && self.slots_removed.is_empty()
+    }
+}
+
+impl EndpointChange {
+    /// To the endpoint's own generation.
+    fn of(endpoint: &Endpoint) -> Self {
+        Self { ordinal: endpoint.ordinal, uid: endpoint.uid.clone(), generation: endpoint.generation }
     }
 }
 
@@ -126,7 +146,7 @@ impl Counts {
     fn list(&self) -> [(&'static str, usize); 6] {
         [
             ("identities", self.identities),
-            ("node addresses", self.nodes),
+            ("peers", self.peers),
             ("rules", self.rules),
             ("port classes", self.port_classes),
             ("generations", self.generations),
@@ -154,7 +174,10 @@ pub(crate) fn plan(old: &RuleTable, new: RuleTable, bridges: Vec<Bridge>, next: 
     let mut plan = Plan { next, ..Plan::default() };
     let mut slots_used = new.slots.clone();
     let mut generations_used = new.generations.clone();
+    plan.peers_set = beside(&new.peers, &old.peers);
+    plan.peers_removed = old.peers.keys().filter(|address| !new.peers.contains_key(address)).copied().collect();
     for bridge in bridges {
+        name_client(&mut plan, old, &new, &bridge);
         slots_used.extend(bridge.slots);
         generations_used.insert(bridge.change.generation, bridge.record);
         plan.bridging.push(bridge.change);
@@ -163,17 +186,16 @@ pub(crate) fn plan(old: &RuleTable, new: RuleTable, bridges: Vec<Bridge>, next: 
     plan.frontends_added = beside(&new.frontends, &old.frontends);
     plan.frontends_removed = old.frontends.keys().filter(|key| !new.frontends.contains_key(*key)).copied().collect();
     plan.generations_added = beside(&generations_used, &old.generations);
-    plan.nodes_set = beside(&new.nodes, &old.nodes);
-    plan.nodes_removed = old.nodes.keys().filter(|node| !new.nodes.contains_key(node)).copied().collect();
     let touched = identities(&mut plan, old, &new);
     endpoints(&mut plan, old, &new, &touched);
+    rejudging(&mut plan, old, &new);
     let mut standing = old.slots.clone();
     standing.extend(slots_used);
     plan.slots_removed =
         standing.iter().filter(|(n, _)| !new.slots.contains_key(n)).map(|(n, s)| (*n, s.clone())).collect();
     plan.peak = Counts {
         identities: old.identities.keys().chain(new.identities.keys()).collect::<BTreeSet<_>>().len(),
-        nodes: old.nodes.keys().chain(new.nodes.keys()).collect::<BTreeSet<_>>().len(),
+        peers: old.peers.keys().chain(plan.peers_set.keys()).collect::<BTreeSet<_>>().len(),
         rules: standing.values().map(|slot| slot.rules_len()).sum::<usize>()
             + old.frontends.len()
             + plan.frontends_added.len(),
@@ -231,15 +253,37 @@ fn endpoints(plan: &mut Plan, old: &RuleTable, new: &RuleTable, touched: &BTreeS
                 && ![before.in_force, before.staged].iter().any(|slot| looks_at(old, *slot))
         });
         if !stays {
-            plan.endpoints.push(EndpointChange {
-                ordinal: endpoint.ordinal,
-                uid: uid.clone(),
-                generation: endpoint.generation,
-            });
+            plan.endpoints.push(EndpointChange::of(endpoint));
         }
     }
     let goes = |before: &&Endpoint| new.endpoints.get(&before.uid).is_none_or(|after| after.ordinal != before.ordinal);
     plan.endpoints_removed = old.endpoints.values().filter(goes).cloned().collect();
+}
+
+/// A client that leaves refusals to backends under a slot of the bridge alone is named while that stands.
+fn name_client(plan: &mut Plan, old: &RuleTable, new: &RuleTable, bridge: &Bridge) {
+    if !bridge.slots.iter().any(|(_, slot)| slot.leaves_refusals()) {
+        return;
+    }
+    let Some(endpoint) = new.endpoints.get(&bridge.change.uid) else { return };
+    for (address, peer) in endpoint.as_client() {
+        if !old.peers.contains_key(&address) && !new.peers.contains_key(&address) {
+            plan.peers_set.insert(address, peer);
+            plan.peers_removed.push(address);
+        }
+    }
+}
+
+/// Where a client has another generation, what hooks admitted from it or refused it is judged again: at all of them, since
+/// a client may open to every pod.
+fn rejudging(plan: &mut Plan, old: &RuleTable, new: &RuleTable) {
+    let is_client = |uid: &Arc<str>| {
+        [old, new].iter().any(|table| table.endpoints.get(uid).is_some_and(|endpoint| table.leaves_refusals(endpoint)))
+    };
+    let named = plan.peers_set.values().any(|peer| client_of(*peer) != 0);
+    if named || plan.endpoints.iter().any(|change| is_client(&change.uid)) {
+        plan.rejudging = new.endpoints.values().map(EndpointChange::of).collect();
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::{
     classes::Class,
-    frontends::Frontend,
+    frontends::{Frontend, Says},
     ports,
     subjects::{Grants, Names, Ports},
     terms::PortName,
@@ -36,6 +36,8 @@ pub struct Slot {
     pub egress_isolated: bool,
     rules_for_anyone: bool,
     rules_for_any_port: bool,
+    /// Some rule allows a Service in part: the hooks of its other backends ask this slot again.
+    leaves_refusals: bool,
     /// [`abi::rule_key`] without its slot word -> rule id.
     rules: BTreeMap<[u32; 2], u32>,
     /// Blocks of ports -> class; not empty: ports in rules are classes.
@@ -73,6 +75,11 @@ impl Slot {
     /// How many port blocks it has.
     pub fn port_classes_len(&self) -> usize {
         self.port_classes.len()
+    }
+
+    /// Whether it leaves the refusal of some Service's backends to their own hooks.
+    pub fn leaves_refusals(&self) -> bool {
+        self.leaves_refusals
     }
 
     /// The identities it looks at, each once; [`ANYONE`] is none.
@@ -213,10 +220,11 @@ pub(crate) fn expand(
     if grants.egress_isolated {
         for (identity, frontends) in &identities.frontends {
             for frontend in frontends.iter() {
-                let Some(rule) = frontend.allowed(grants, own, port_number) else { continue };
+                let Some(says) = frontend.allowed(grants, own, port_number) else { continue };
                 let port = RulePort::Frontend(frontend.port);
                 let [_, identity, port] = rule_key(0, *identity, Direction::Outbound, frontend.protocol.number(), port);
-                slot.rules.insert([identity, port], rule);
+                slot.rules.insert([identity, port], says.number());
+                slot.leaves_refusals |= matches!(says, Says::AllowedInPart(_));
             }
         }
     }

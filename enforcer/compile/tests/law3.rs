@@ -2,11 +2,11 @@
 //! plan is carried out (law 6): at every step each answer is the old policy's or the new one's.
 
 use compile::{Compiler, Plan, RuleTable, compile};
-use flow::{Address, Direction};
+use flow::{Address, Direction, FlowKey, Kind, Packet};
 use model::{
     cluster::{
-        Cluster, ContainerPort, EndpointSlice, Frontend, Namespace, Node, Pod, Service, ServicePort, SlicePort,
-        TargetPort,
+        Backend, Cluster, ContainerPort, EndpointSlice, Frontend, Namespace, Node, Place, Pod, Service, ServicePort,
+        SlicePort, TargetPort,
     },
     labels::{Labels, Operator, Requirement, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
@@ -19,8 +19,13 @@ use proptest::{
     sample::select,
     test_runner::{Config, TestRunner},
 };
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
-use verdict::{Asked, Mode, Reason, abi, judge, memory::Memory};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use verdict::{Asked, Hook, Mode, Reason, Refuser, Sheet, Tables, Verdict, abi, decide, judge, memory::Memory};
 
 const NODE: &str = "n1";
 const OUTSIDE: [&str; 5] = ["203.0.113.9", "203.0.113.200", "10.1.9.9", "2001:db8::9", "10.0.0.1"];
@@ -188,25 +193,135 @@ fn service() -> impl Strategy<Value = (&'static str, (Service, Option<EndpointSl
     )
 }
 
-/// What the reference says of a client's way to a Service: by each backend but the client itself.
-fn meant(reference: &Reference<'_>, cluster: &Cluster, client: (&Pod, IpAddr), frontend: &Frontend) -> Reason {
-    let (pod, own) = client;
-    let others = frontend.backends.iter().filter(|backend| !pod.addresses.contains(&backend.address));
-    let answers: Vec<bool> = others
-        .map(|backend| {
-            let holder = cluster.pods.iter().find(|pod| !pod.host_network && pod.addresses.contains(&backend.address));
-            let to = holder.map_or(Endpoint::Address(backend.address), |pod| Endpoint::Pod(pod, backend.address));
-            let decision = reference.decide(Endpoint::Pod(pod, own), to, Some(frontend.protocol), backend.port);
-            decision.egress.allows()
-        })
-        .collect();
-    match (frontend.backends.is_empty(), answers.contains(&true), answers.contains(&false)) {
-        (true, ..) => Reason::ServiceNoBackends,
-        (_, true, false) => Reason::AllowedByRule,
-        (_, false, false) => Reason::Itself,
-        (_, false, true) if answers.len() == frontend.backends.len() => Reason::NoRule,
-        (_, _, true) => Reason::ServiceMixed,
+/// A client on its way to a Service.
+struct Way<'c> {
+    reference: &'c Reference<'c>,
+    cluster: &'c Cluster,
+    /// The pods at whose links both hooks stand.
+    covered: &'c BTreeSet<Arc<str>>,
+    client: &'c Pod,
+    own: IpAddr,
+    frontend: &'c Frontend,
+}
+
+impl Way<'_> {
+    /// Who stands behind an address.
+    fn holder(&self, address: IpAddr) -> Option<&Pod> {
+        self.cluster.pods.iter().find(|pod| !pod.host_network && pod.addresses.contains(&address))
     }
+
+    /// What the reference says of a backend.
+    fn decide(&self, backend: &Backend) -> Decision {
+        let holder = self.holder(backend.address);
+        let to = holder.map_or(Endpoint::Address(backend.address), |pod| Endpoint::Pod(pod, backend.address));
+        let from = Endpoint::Pod(self.client, self.own);
+        self.reference.decide(from, to, Some(self.frontend.protocol), backend.port)
+    }
+
+    fn is_client(&self, backend: &Backend) -> bool {
+        self.client.addresses.contains(&backend.address)
+    }
+
+    /// Whether a hook of this node stands before a backend.
+    fn is_covered(&self, backend: &Backend) -> bool {
+        self.holder(backend.address).is_some_and(|pod| pod.node == NODE && self.covered.contains(&*pod.uid))
+    }
+
+    /// What the client's hook says, by each backend but the client itself.
+    fn meant(&self) -> Reason {
+        let backends = &self.frontend.backends;
+        let others: Vec<&Backend> = backends.iter().filter(|backend| !self.is_client(backend)).collect();
+        let refused: Vec<_> = others.iter().filter(|backend| !self.decide(backend).egress.allows()).collect();
+        let in_part = self.frontend.place == Place::ClusterIp
+            && others.len() == backends.len()
+            && refused.iter().all(|backend| self.is_covered(backend));
+        match (backends.is_empty(), refused.len() < others.len(), refused.is_empty()) {
+            (true, ..) => Reason::ServiceNoBackends,
+            (_, true, true) => Reason::AllowedByRule,
+            (_, true, false) if in_part => Reason::AllowedByRule,
+            (_, false, true) => Reason::Itself,
+            (_, false, false) if others.len() == backends.len() => Reason::NoRule,
+            (_, _, false) => Reason::ServiceMixed,
+        }
+    }
+
+    /// What the hook of a backend says of the client's opening, once it is translated.
+    fn at(&self, backend: &Backend, table: &RuleTable, memory: &Memory) -> Option<Verdict> {
+        let endpoint = table.endpoint_at(Address::from(backend.address))?;
+        let key = FlowKey {
+            source: Address::from(self.own),
+            destination: Address::from(backend.address),
+            source_port: 40_000,
+            destination_port: backend.port,
+            protocol: self.frontend.protocol.number(),
+        };
+        let hook = Hook {
+            endpoint: endpoint.ordinal,
+            direction: Direction::Inbound,
+            ifindex: 7,
+            ingress_ifindex: 8,
+            segments: 1,
+            now: 1,
+        };
+        let packet = Packet { key, kind: Kind::Transport, tcp_flags: flow::tcp::SYN, message: 1, ..Packet::EMPTY };
+        memory.connections.borrow_mut().clear();
+        Some(decide(memory, &hook, &mut Sheet::of(packet)))
+    }
+}
+
+/// The tables of a first compile, with hooks at these pods.
+fn compiled(cluster: &Cluster, policies: &PolicySet, covered: &BTreeSet<Arc<str>>) -> RuleTable {
+    let mut compiler = Compiler::new(NODE, Mode::Enforce);
+    compiler.cover(covered.clone());
+    compiler.plan(cluster, policies, &PolicySet::default()).unwrap().table
+}
+
+/// A cluster whose Services lead to pods of which policy tells some apart from others, mostly here.
+fn divided() -> impl Strategy<Value = (Cluster, PolicySet)> {
+    let behind = vec((proptest::bool::weighted(0.6), proptest::bool::weighted(0.9)), 6);
+    let ingress = option::weighted(0.4, vec(rule(), 0..2));
+    (cluster(), policies(), behind, selector(), vec(port(), 0..2), ingress).prop_map(
+        |(mut cluster, mut policies, behind, pods, ports, ingress)| {
+            for (pod, (behind, here)) in cluster.pods.iter_mut().zip(behind) {
+                pod.namespace = "x".to_owned();
+                if here {
+                    pod.node = NODE.to_owned();
+                }
+                if behind {
+                    pod.labels.insert("of".to_owned(), "s".to_owned());
+                }
+            }
+            cluster.services = std::mem::take(&mut cluster.services)
+                .into_iter()
+                .map(|((_, name), mut service)| {
+                    service.selector = [("of".to_owned(), "s".to_owned())].into();
+                    (("x".to_owned(), name), service)
+                })
+                .collect();
+            let rule = Rule { peers: vec![Peer::Pods { namespaces: None, pods: Some(pods) }], ports, source: None };
+            policies.policies.insert(
+                0,
+                NetworkPolicy {
+                    namespace: "x".to_owned(),
+                    name: "divides".to_owned(),
+                    labels: Labels::new(),
+                    annotations: Labels::new(),
+                    pod_selector: Selector::default(),
+                    ingress,
+                    egress: Some(vec![rule]),
+                    source: None,
+                },
+            );
+            (cluster, policies)
+        },
+    )
+}
+
+/// Most pods are covered.
+fn covered() -> impl Strategy<Value = BTreeSet<Arc<str>>> {
+    vec(proptest::bool::weighted(0.8), 6).prop_map(|covered| {
+        covered.into_iter().enumerate().filter(|(_, covered)| *covered).map(|(i, _)| format!("uid{i}").into()).collect()
+    })
 }
 
 /// Every end there is: pods at each address, and addresses that are no pod's.
@@ -291,6 +406,7 @@ fn carry_out(memory: &Memory, plan: &Plan, mut look: impl FnMut(&Memory)) {
         }
     }
     memory.rules.borrow_mut().extend(plan.frontends_added.iter().map(|(key, backends)| (*key, *backends)));
+    memory.peers.borrow_mut().extend(plan.peers_set.iter().map(|(address, peer)| (*address, *peer)));
     memory.generations.borrow_mut().extend(plan.generations_added.iter().map(|(i, record)| (*i, *record)));
     look(memory);
     for change in &plan.bridging {
@@ -309,6 +425,20 @@ fn carry_out(memory: &Memory, plan: &Plan, mut look: impl FnMut(&Memory)) {
         memory.publish(change.ordinal, abi::endpoint_word(3, change.generation));
         look(memory);
     }
+    for change in &plan.rejudging {
+        memory.publish(change.ordinal, abi::endpoint_word(4, change.generation));
+        look(memory);
+    }
+}
+
+/// What is removed once nobody looks at it any more.
+fn clean_up(memory: &Memory, plan: &Plan) {
+    for address in &plan.peers_removed {
+        memory.peers.borrow_mut().remove(address);
+    }
+    for change in &plan.rejudging {
+        memory.publish(change.ordinal, abi::endpoint_word(5, change.generation));
+    }
     for key in &plan.frontends_removed {
         memory.rules.borrow_mut().remove(key);
     }
@@ -321,7 +451,6 @@ fn carry_out(memory: &Memory, plan: &Plan, mut look: impl FnMut(&Memory)) {
             memory.port_classes.borrow_mut().remove(&(bits, abi::port_key(*number, prefix.protocol, prefix.port)));
         }
     }
-    look(memory);
 }
 
 proptest! {
@@ -344,37 +473,78 @@ proptest! {
 
 }
 
+/// To the address of a Service: allowed only if the reference allows it at some backend, and no refused backend is
+/// reached.
 #[test]
-fn a_service_is_allowed_where_the_reference_allows_every_backend() {
+fn a_service_is_allowed_at_some_backend_and_no_refused_one_is_reached() {
     let met: RefCell<BTreeMap<Reason, usize>> = RefCell::default();
-    let mut runner = TestRunner::new(Config { cases: 2_000, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&(cluster(), policies()), |(cluster, policies)| {
-        let table = compile(&cluster, &policies, &PolicySet::default(), NODE, Mode::Enforce).unwrap();
-        let reference = Reference::new(&cluster, &policies);
-        let memory = table.in_memory(1);
-        let clients = cluster.pods.iter().filter(|pod| !pod.host_network);
-        for (pod, own) in clients.flat_map(|pod| pod.addresses.iter().map(move |address| (pod, *address))) {
-            let Some(endpoint) = table.endpoint_at(Address::from(own)) else { continue };
-            let isolated = policies.policies.iter().any(|policy| {
-                policy.namespace == pod.namespace && policy.egress.is_some() && policy.pod_selector.matches(&pod.labels)
-            });
-            for frontend in cluster.frontends().iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
-                let meant =
-                    if isolated { meant(&reference, &cluster, (pod, own), frontend) } else { Reason::NotIsolated };
-                let protocol = frontend.protocol.number();
-                let said =
-                    ask(&memory, endpoint.ordinal, Direction::Outbound, frontend.address, protocol, frontend.port);
-                prop_assert_eq!(said, meant, "{} to {:?}", own, frontend);
-                *met.borrow_mut().entry(said).or_default() += 1;
+    let met_behind: RefCell<BTreeMap<(Reason, Refuser), usize>> = RefCell::default();
+    let mut runner = TestRunner::new(Config { cases: 4_000, failure_persistence: None, ..Config::default() });
+    let outcome =
+        runner.run(&(prop_oneof![(cluster(), policies()), divided()], covered()), |((cluster, policies), covered)| {
+            let table = compiled(&cluster, &policies, &covered);
+            let reference = Reference::new(&cluster, &policies);
+            let memory = table.in_memory(1);
+            let clients = cluster.pods.iter().filter(|pod| !pod.host_network);
+            for (pod, own) in clients.flat_map(|pod| pod.addresses.iter().map(move |address| (pod, *address))) {
+                let Some(endpoint) = table.endpoint_at(Address::from(own)) else { continue };
+                let isolated = policies.policies.iter().any(|policy| {
+                    policy.namespace == pod.namespace
+                        && policy.egress.is_some()
+                        && policy.pod_selector.matches(&pod.labels)
+                });
+                for frontend in cluster.frontends().iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
+                    let (reference, cluster, covered) = (&reference, &cluster, &covered);
+                    let way = Way { reference, cluster, covered, client: pod, own, frontend };
+                    let meant = if isolated { way.meant() } else { Reason::NotIsolated };
+                    let protocol = frontend.protocol.number();
+                    let said =
+                        ask(&memory, endpoint.ordinal, Direction::Outbound, frontend.address, protocol, frontend.port);
+                    prop_assert_eq!(said, meant, "{} to {:?}", own, frontend);
+                    *met.borrow_mut().entry(said).or_default() += 1;
+                    if !said.allows() {
+                        continue;
+                    }
+                    for backend in frontend.backends.iter().filter(|backend| !way.is_client(backend)) {
+                        let decision = way.decide(backend);
+                        let refused = !decision.egress.allows();
+                        let Some(verdict) = way.at(backend, &table, &memory) else {
+                            prop_assert!(!refused, "{} reaches {:?} of {:?}", own, backend, frontend);
+                            continue;
+                        };
+                        let (reason, refuser) = (verdict.reason(), verdict.refuser());
+                        let ingress = decision.ingress.allows();
+                        prop_assert_eq!(
+                            reason.allows(),
+                            ingress && !refused,
+                            "{} to {:?}: {:?}",
+                            own,
+                            backend,
+                            verdict
+                        );
+                        let by = match (ingress, refused) {
+                            (true, true) => Refuser::Client,
+                            (false, true) => Refuser::Both,
+                            _ => Refuser::Endpoint,
+                        };
+                        prop_assert_eq!(refuser, by, "{} to {:?}: {:?}", own, backend, verdict);
+                        prop_assert_eq!(reason == Reason::RefusedByClient, by == Refuser::Client, "{:?}", verdict);
+                        *met_behind.borrow_mut().entry((reason, refuser)).or_default() += 1;
+                    }
+                }
             }
-        }
-        Ok(())
-    });
+            Ok(())
+        });
     outcome.expect("law 3 for Services");
     let met = met.into_inner();
     use Reason::{AllowedByRule, Itself, NoRule, NotIsolated, ServiceMixed, ServiceNoBackends};
     for reason in [AllowedByRule, Itself, NoRule, NotIsolated, ServiceMixed, ServiceNoBackends] {
         assert!(met.get(&reason).is_some_and(|times| *times >= 5), "{reason:?}: {met:?}");
+    }
+    let behind = met_behind.into_inner();
+    for met in [(AllowedByRule, Refuser::Endpoint), (Reason::RefusedByClient, Refuser::Client), (NoRule, Refuser::Both)]
+    {
+        assert!(behind.get(&met).is_some_and(|times| *times >= 5), "{met:?}: {behind:?}");
     }
 }
 
@@ -395,19 +565,48 @@ proptest! {
         let before = collect(&first.table, &memory, &cluster);
         let after = collect(&plan.table, &plan.table.in_memory(1), &cluster);
         let mut wrong = Vec::new();
-        carry_out(&memory, &plan, |memory| {
+        let mut look = |memory: &Memory| {
             for (question, allowed) in collect(&plan.table, memory, &cluster) {
                 if allowed != before[&question] && allowed != after[&question] {
                     wrong.push(question);
                 }
             }
-        });
+        };
+        carry_out(&memory, &plan, &mut look);
+        clean_up(&memory, &plan);
+        look(&memory);
         prop_assert!(wrong.is_empty(), "{wrong:#?}");
         prop_assert_eq!(collect(&plan.table, &memory, &cluster), after);
         // And nothing is left to do.
         compiler.adopt(&plan);
         let again = compiler.plan(&cluster, &new, &none).unwrap();
         prop_assert!(again.is_empty(), "{again:#?}");
+    }
+
+    /// It has read its endpoint's word and the identity, and looks its rules up when all is published but nothing removed.
+    #[test]
+    fn a_packet_held_up_under_the_old_word_answers_by_the_old_policy(
+        (cluster, old) in divided(), new in policies(),
+    ) {
+        let mut compiler = Compiler::new(NODE, Mode::Enforce);
+        let none = PolicySet::default();
+        let first = compiler.plan(&cluster, &old, &none).unwrap();
+        compiler.adopt(&first);
+        let memory = first.table.in_memory(1);
+        let before = collect(&first.table, &memory, &cluster);
+        let plan = compiler.plan(&cluster, &new, &none).unwrap();
+        carry_out(&memory, &plan, |_| {});
+        let (identities, endpoints) = (memory.identities.take(), memory.endpoints.take());
+        let as_read = first.table.in_memory(1);
+        memory.identities.swap(&as_read.identities);
+        memory.endpoints.swap(&as_read.endpoints);
+        prop_assert_eq!(collect(&first.table, &memory, &cluster), before);
+        // Afterwards nobody may be there any more: what is left answers for the new policies alone.
+        memory.identities.replace(identities);
+        memory.endpoints.replace(endpoints);
+        clean_up(&memory, &plan);
+        let after = collect(&plan.table, &plan.table.in_memory(1), &cluster);
+        prop_assert_eq!(collect(&plan.table, &memory, &cluster), after);
     }
 
     #[test]
@@ -425,9 +624,102 @@ proptest! {
         let memory = first.table.in_memory(1);
         let plan = compiler.plan(&new, &policies, &none).unwrap();
         carry_out(&memory, &plan, |_| {});
+        clean_up(&memory, &plan);
         let fresh = compile(&new, &policies, &none, NODE, Mode::Enforce).unwrap();
         let meant: Vec<bool> = collect(&fresh, &fresh.in_memory(1), &new).into_values().collect();
         let made: Vec<bool> = collect(&plan.table, &memory, &new).into_values().collect();
         prop_assert_eq!(made, meant);
     }
+}
+
+/// The identity of an address in tables.
+fn identity(table: &RuleTable, address: IpAddr) -> u32 {
+    table.in_memory(1).identity(Address::from(address))
+}
+
+/// A packet may pass the client's hook at one step and come to a backend's at a later one. Where both the old policies
+/// and the new ones refuse that backend, it is reached at no two steps.
+#[test]
+fn while_a_change_is_carried_out_no_backend_is_reached_that_old_and_new_policies_refuse() {
+    let (mut ways, mut passed) = (0, 0);
+    let mut runner = TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() });
+    let counts = RefCell::new((&mut ways, &mut passed));
+    let relabelled = vec(proptest::bool::weighted(0.6), 6);
+    let outcome = runner.run(&(divided(), divided(), covered(), covered(), relabelled), |drawn| {
+        let ((old_cluster, old), (_, new), covered, covered_then, behind) = drawn;
+        let mut new_cluster = old_cluster.clone();
+        for (pod, behind) in new_cluster.pods.iter_mut().zip(behind) {
+            pod.labels.remove("of");
+            if behind {
+                pod.labels.insert("of".to_owned(), "s".to_owned());
+            }
+        }
+        let mut compiler = Compiler::new(NODE, Mode::Enforce);
+        let none = PolicySet::default();
+        compiler.cover(covered.clone());
+        let first = compiler.plan(&old_cluster, &old, &none).unwrap();
+        compiler.adopt(&first);
+        let memory = first.table.in_memory(1);
+        compiler.cover(covered_then.clone());
+        let plan = compiler.plan(&new_cluster, &new, &none).unwrap();
+        let references = [Reference::new(&old_cluster, &old), Reference::new(&new_cluster, &new)];
+        let frontends = [old_cluster.frontends(), new_cluster.frontends()];
+        // Ways that both refuse, with where their backend stands behind the Service.
+        let mut refused = Vec::new();
+        for (client, own) in old_cluster.pods.iter().flat_map(|pod| pod.addresses.iter().map(move |own| (pod, *own))) {
+            if first.table.endpoint_at(Address::from(own)).is_none() {
+                continue;
+            }
+            for (before, after) in frontends[0].iter().zip(&frontends[1]) {
+                assert_eq!((before.address, before.port), (after.address, after.port));
+                let backends: BTreeSet<&Backend> = before.backends.iter().chain(&after.backends).collect();
+                for backend in backends.into_iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
+                    let way = |now: usize| Way {
+                        reference: &references[now],
+                        cluster: [&old_cluster, &new_cluster][now],
+                        covered: [&covered, &covered_then][now],
+                        client,
+                        own,
+                        frontend: frontends[now].iter().find(|of| of.address == before.address).unwrap(),
+                    };
+                    let is_refused = |now: usize| !way(now).decide(backend).egress.allows();
+                    if !client.addresses.contains(&backend.address) && is_refused(0) && is_refused(1) {
+                        let behind = [before.backends.contains(backend), after.backends.contains(backend)];
+                        refused.push((way(0), backend, before, behind, RefCell::new(false)));
+                    }
+                }
+            }
+        }
+        let wrong = RefCell::new(Vec::new());
+        let look = |memory: &Memory| {
+            for (way, backend, to, behind, let_through) in &refused {
+                let endpoint = first.table.endpoint_at(Address::from(way.own)).unwrap();
+                let protocol = to.protocol.number();
+                let said = ask(memory, endpoint.ordinal, Direction::Outbound, to.address, protocol, to.port);
+                // It is translated to a backend of the Service as it is then.
+                let now = memory.identity(Address::from(to.address));
+                let may_lead_there = behind[0] && now == identity(&first.table, to.address)
+                    || behind[1] && now == identity(&plan.table, to.address);
+                if said.allows() && may_lead_there {
+                    *let_through.borrow_mut() = true;
+                    *counts.borrow_mut().1 += 1;
+                }
+                let at = way.at(backend, &first.table, memory);
+                if *let_through.borrow() && at.is_none_or(|verdict| verdict.reason().allows()) {
+                    wrong.borrow_mut().push(format!("{} reaches {backend:?} of {to:?}", way.own));
+                }
+            }
+        };
+        *counts.borrow_mut().0 += refused.len();
+        look(&memory);
+        carry_out(&memory, &plan, look);
+        let wrong = wrong.into_inner();
+        prop_assert!(wrong.is_empty(), "{wrong:#?}");
+        Ok(())
+    });
+    outcome.expect("law 6 for Services");
+    assert!(
+        ways > 500 && passed > 500,
+        "{ways} ways that are refused, let through by the client's hook {passed} times"
+    );
 }

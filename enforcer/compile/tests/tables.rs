@@ -124,7 +124,7 @@ fn a_plan_that_does_not_fit_says_which_table_and_leaves_the_old_one() {
     let none = PolicySet::default();
     let mut compiler = Compiler::new(NODE, Mode::Learn);
     let plan = compiler.plan(&cluster(None, None), &set(vec![deny_all("a")]), &none).unwrap();
-    let small = Limits { endpoints: 2, nodes: 1, generations: 8, ..Limits::default() };
+    let small = Limits { endpoints: 2, peers: 1, generations: 8, ..Limits::default() };
     let refused = plan.fits(&small).unwrap_err();
     assert_eq!(refused.tables, [("endpoints", 3, 2)]);
     let text = "the policies do not fit, the old ones stay in force: endpoints 3 of 2; give the agent larger tables, or fewer rules";

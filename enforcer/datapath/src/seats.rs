@@ -6,7 +6,7 @@
 use crate::Place;
 use compile::Plan;
 use std::collections::{BTreeMap, BTreeSet};
-use verdict::abi::MAX_ENDPOINTS;
+use verdict::abi::{MAX_ENDPOINTS, client_of, client_peer};
 
 /// The kernel's ordinal for each of the compiler's.
 #[derive(Debug, Default)]
@@ -48,7 +48,11 @@ impl Seats {
         let seat = |theirs: u32| self.given.get(&theirs).copied().unwrap_or(theirs);
         plan.table.endpoints.values_mut().for_each(|endpoint| endpoint.ordinal = seat(endpoint.ordinal));
         plan.endpoints_removed.iter_mut().for_each(|endpoint| endpoint.ordinal = seat(endpoint.ordinal));
-        plan.bridging.iter_mut().chain(&mut plan.endpoints).for_each(|change| change.ordinal = seat(change.ordinal));
+        let changes = plan.bridging.iter_mut().chain(&mut plan.endpoints).chain(&mut plan.rejudging);
+        changes.for_each(|change| change.ordinal = seat(change.ordinal));
+        let clients =
+            plan.peers_set.values_mut().chain(plan.table.peers.values_mut()).filter(|peer| client_of(**peer) != 0);
+        clients.for_each(|peer| *peer = client_peer(seat(client_of(*peer))));
         plan.peak.endpoints = plan.table.endpoints.values().map(|e| e.ordinal as usize + 1).max().unwrap_or(0);
     }
 
@@ -74,7 +78,10 @@ mod tests {
         let mut plan = Plan::default();
         for (ordinal, uid) in pods {
             let uid: Arc<str> = (*uid).into();
-            plan.endpoints.push(EndpointChange { ordinal: *ordinal, uid: uid.clone(), generation: 1 });
+            let change = EndpointChange { ordinal: *ordinal, uid: uid.clone(), generation: 1 };
+            plan.endpoints.push(change.clone());
+            plan.rejudging.push(change);
+            plan.peers_set.insert(Address::v4([10, 0, 0, uid.as_bytes()[0]]), client_peer(*ordinal));
             let endpoint = Endpoint {
                 ordinal: *ordinal,
                 uid: uid.clone(),
@@ -98,7 +105,17 @@ mod tests {
     fn numbered(seats: &mut Seats, pods: &[(u32, &str)], places: &BTreeMap<u32, Place>) -> Vec<u32> {
         let mut plan = plan(pods);
         seats.number(&mut plan, places);
-        assert!(plan.endpoints.iter().all(|change| plan.table.endpoints[&change.uid].ordinal == change.ordinal));
+        let ordinal = |uid: &Arc<str>| plan.table.endpoints[uid].ordinal;
+        assert!(plan.endpoints.iter().chain(&plan.rejudging).all(|change| ordinal(&change.uid) == change.ordinal));
+        assert!(
+            plan.peers_set.values().eq(plan
+                .table
+                .endpoints
+                .values()
+                .map(|e| client_peer(e.ordinal))
+                .collect::<Vec<_>>()
+                .iter())
+        );
         plan.table.endpoints.values().map(|endpoint| endpoint.ordinal).collect()
     }
 

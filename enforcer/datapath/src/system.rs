@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 use verdict::abi::Nanos;
 
@@ -39,6 +40,20 @@ fn bpf<T>(command: libc::c_long, attribute: &mut T) -> io::Result<libc::c_long> 
     // in it lead; callers make these from live exclusive references.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Waits until every packet that a program had begun to judge is judged: classifiers run inside an RCU read-side section,
+/// and `MEMBARRIER_CMD_GLOBAL` (4.16; membarrier(2)) waits for one grace period. A kernel with `nohz_full` CPUs refuses
+/// it; there, a time that no packet takes has to do.
+#[expect(unsafe_code, reason = "neither nix nor aya offers membarrier(2)")]
+pub(crate) fn grace_period() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+    const LONGER_THAN_ANY_PACKET: Duration = Duration::from_millis(200);
+    // SAFETY: the call takes numbers alone and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        std::thread::sleep(LONGER_THAN_ANY_PACKET);
+    }
 }
 
 /// Takes an entry out of a hash map: what it held last, if it was there.

@@ -2,7 +2,14 @@
 
 mod loaded;
 
-use crate::{Error, Link, epochs::Epochs, kept::Pods, load::take_map, pins::Pins, system::MappedWords};
+use crate::{
+    Error, Link,
+    epochs::Epochs,
+    kept::Pods,
+    load::take_map,
+    pins::Pins,
+    system::{MappedWords, grace_period},
+};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
@@ -33,7 +40,7 @@ pub struct Tables {
     words: Option<MappedWords>,
     generations: Array<MapData, GenerationRecord>,
     identities: LpmTrie<MapData, [u8; 16], u32>,
-    nodes: HashMap<MapData, [u64; 2], u32>,
+    peers: HashMap<MapData, [u64; 2], u32>,
     port_classes: LpmTrie<MapData, [u8; 8], u32>,
     rules: HashMap<MapData, RuleKey, u32>,
     shares: Array<MapData, [u64; 4]>,
@@ -90,6 +97,16 @@ pub struct Published {
     pub not_attached: Vec<(u32, Error)>,
 }
 
+impl Published {
+    /// With what a publish right after it did; links are those of the later.
+    pub fn add(&mut self, later: Self) {
+        self.endpoints += later.endpoints;
+        self.identities += later.identities;
+        self.slots += later.slots;
+        self.not_attached = later.not_attached;
+    }
+}
+
 impl Tables {
     pub(crate) fn of(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, Error> {
         let room = room(ebpf)?;
@@ -101,7 +118,7 @@ impl Tables {
             words,
             generations: take_map(ebpf, maps::GENERATIONS)?,
             identities: take_map(ebpf, maps::IDENTITIES)?,
-            nodes: take_map(ebpf, maps::NODES)?,
+            peers: take_map(ebpf, maps::PEERS)?,
             port_classes: take_map(ebpf, maps::PORT_CLASSES)?,
             rules: take_map(ebpf, maps::RULES)?,
             shares: take_map(ebpf, maps::SHARES)?,
@@ -157,18 +174,26 @@ impl Tables {
         for prefix in &plan.identities_removed {
             self.remove_identity(prefix)?;
         }
-        for change in &plan.endpoints {
-            self.publish_endpoint(plan, change)?;
-        }
+        // New endpoints have their links before a client's word may leave refusals to their hooks.
+        let (standing, new): (Vec<_>, Vec<_>) =
+            plan.endpoints.iter().partition(|change| self.places.contains_key(&change.ordinal));
+        new.into_iter().try_for_each(|change| self.publish_endpoint(plan, change))?;
         self.bind(&plan.table.endpoints, links)?;
+        standing.into_iter().chain(&plan.rejudging).try_for_each(|change| self.publish_endpoint(plan, change))?;
         // Also those that only an earlier agent knew.
         let stay: BTreeSet<u32> = plan.table.endpoints.values().map(|endpoint| endpoint.ordinal).collect();
         let left: Vec<u32> = self.places.keys().filter(|ordinal| !stay.contains(*ordinal)).copied().collect();
         for ordinal in left {
             self.remove_endpoint(ordinal)?;
         }
-        for node in &plan.nodes_removed {
-            gone(self.nodes.remove(&node.0)).map_err(Error::table("write", maps::NODES))?;
+        if !plan.removes_nothing() {
+            grace_period();
+        }
+        for peer in &plan.peers_removed {
+            gone(self.peers.remove(&peer.0)).map_err(Error::table("write", maps::PEERS))?;
+        }
+        if !plan.peers_removed.is_empty() {
+            plan.rejudging.iter().try_for_each(|change| self.publish_endpoint(plan, change))?;
         }
         for key in &plan.frontends_removed {
             gone(self.rules.remove(key)).map_err(Error::table("write", maps::RULES))?;
@@ -195,8 +220,8 @@ impl Tables {
         for (index, record) in &plan.generations_added {
             self.set_generation(*index, record)?;
         }
-        for (node, whose) in &plan.nodes_set {
-            self.set_node(*node, *whose)?;
+        for (address, peer) in &plan.peers_set {
+            self.set_peer(*address, *peer)?;
         }
         Ok(())
     }
@@ -314,9 +339,9 @@ impl Tables {
         self.generations.set(index, record, 0).map_err(Error::table("write", maps::GENERATIONS))
     }
 
-    /// Writes a node's address: 1 this node's, 2 another's.
-    pub fn set_node(&mut self, address: Address, whose: u32) -> Result<(), Error> {
-        self.nodes.insert(address.0, whose, 0).map_err(Error::table("write", maps::NODES))
+    /// Writes who opens from an address: see [`maps::PEERS`].
+    pub fn set_peer(&mut self, address: Address, peer: u32) -> Result<(), Error> {
+        self.peers.insert(address.0, peer, 0).map_err(Error::table("write", maps::PEERS))
     }
 
     /// Writes a prefix's identity.
@@ -414,7 +439,7 @@ fn room(ebpf: &Ebpf) -> Result<Limits, Error> {
     };
     Ok(Limits {
         identities: entries(maps::IDENTITIES)?,
-        nodes: entries(maps::NODES)?,
+        peers: entries(maps::PEERS)?,
         rules: entries(maps::RULES)?,
         port_classes: entries(maps::PORT_CLASSES)?,
         generations: entries(maps::GENERATIONS)?,

@@ -102,7 +102,7 @@ fn read_again(skb: *mut __sk_buff, scratch: &Cell<u64>, packet: &mut Packet) -> 
 #[inline(never)]
 fn conclude(tables: &KernelTables, hook: &Hook, sheet: &Sheet, verdict: Verdict) -> i32 {
     // Not read anew: a publish since then belongs to the next packet.
-    let mode = verdict::mode(tables, sheet.word);
+    let mode = verdict::mode(tables, sheet, verdict);
     // SAFETY: the context is valid for the program's run.
     let length = unsafe { (*tables.skb).len };
     finish(hook, sheet, verdict, mode, length)

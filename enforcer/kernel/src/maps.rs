@@ -32,7 +32,7 @@ pub static GENERATIONS: Array<GenerationRecord, 65_536> = Array::new();
 #[btf_map]
 pub static IDENTITIES: LpmTrie<[u32; 4], u32, 262_144> = LpmTrie::new();
 #[btf_map]
-pub static NODES: HashMap<[u64; 2], u32, 16_384> = HashMap::new();
+pub static PEERS: HashMap<[u64; 2], u32, 16_384> = HashMap::new();
 #[btf_map]
 pub static PORT_CLASSES: LpmTrie<[u32; 2], u32, 65_536> = LpmTrie::new();
 #[btf_map]

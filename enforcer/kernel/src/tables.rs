@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::cell::Cell;
 use flow::{Address, FlowKey};
 use verdict::{
-    Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
+    Limits, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
@@ -92,13 +92,9 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn node(&self, address: Address) -> Node {
+    fn peer(&self, address: Address) -> u32 {
         // SAFETY: the value is copied at once.
-        match unsafe { maps::NODES.get(address.0) } {
-            Some(1) => Node::Own,
-            Some(_) => Node::Other,
-            None => Node::None,
-        }
+        unsafe { maps::PEERS.get(address.0) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]

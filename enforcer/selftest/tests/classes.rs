@@ -121,4 +121,5 @@ classes! {
     service_on_the_same_node = "service-on-the-same-node";
     masqueraded_node_port = "masqueraded-node-port";
     mixed_service = "mixed-service";
+    refused_backend = "refused-backend";
 }

@@ -25,8 +25,9 @@ pub mod maps {
     pub const GENERATIONS: &str = "GENERATIONS";
     /// LPM trie: prefix length, 128 bits (IPv4 mapped: prefix + 96) -> identity (u32).
     pub const IDENTITIES: &str = "IDENTITIES";
-    /// Hash: address (two words) -> 1 this node, 2 another node (u32).
-    pub const NODES: &str = "NODES";
+    /// Hash: address (two words) -> who opens from there, where that counts beside its identity (u32): [`super::OWN_NODE`],
+    /// [`super::OTHER_NODE`] or [`super::client_peer`].
+    pub const PEERS: &str = "PEERS";
     /// LPM trie: prefix length, [`super::port_key`] -> port class (u32); asked for slots with [`super::RANGES`] only.
     pub const PORT_CLASSES: &str = "PORT_CLASSES";
     /// Hash: [`super::RuleKey`] -> rule id (u32).
@@ -102,6 +103,23 @@ pub const EPOCH_BITS: u32 = 40;
 /// `[slot in force | slot staged << 32, mode]`, immutable. Slot in force 0: not ready. Slot staged 0:
 /// nothing is staged. Mode: [`crate::Mode`] as a number.
 pub type GenerationRecord = [u64; 2];
+
+/// In [`maps::PEERS`]: an address of this node.
+pub const OWN_NODE: u32 = 1;
+/// In [`maps::PEERS`]: an address of another node.
+pub const OTHER_NODE: u32 = 2;
+
+/// In [`maps::PEERS`]: an address of this endpoint, whose own policy is asked again at the hook of the server.
+#[inline(always)]
+pub const fn client_peer(ordinal: u32) -> u32 {
+    ordinal << 2 | 3
+}
+
+/// The endpoint that an answer of [`maps::PEERS`] names; 0 for none.
+#[inline(always)]
+pub const fn client_of(peer: u32) -> u32 {
+    if peer & 3 == 3 { peer >> 2 } else { 0 }
+}
 
 /// Flag of a slot number: the pod is isolated for ingress.
 pub const INGRESS_ISOLATED: u32 = 1;
@@ -262,8 +280,21 @@ pub const fn connection_parts(key: &ConnectionKey) -> ConnectionParts {
 /// `[state, last seen, rule | staged rule << 32, started, packets in, bytes in, packets out, bytes out, signs]`;
 /// "in" is towards the pod. State: [`crate::State`]. Signs: TCP flags seen towards the pod (bits
 /// 0-7) and from it (8-15), round trip time in microseconds (32-63); of a tombstone the upper half
-/// is when it last made an event (`Nanos >> 20`).
+/// is when it last made an event (`Nanos >> 20`), and bits 16-31 name the client whose policy refuses
+/// (see [`crate::Refuser`]).
 pub type ConnectionRecord = [u64; 9];
+/// The endpoint in a tombstone's signs whose own policy refuses; 0 for none.
+#[inline(always)]
+pub const fn client_in(signs: u64) -> u32 {
+    (signs >> 16) as u32 & 0xffff
+}
+
+/// Signs that name this client.
+#[inline(always)]
+pub(crate) const fn with_client(signs: u64, client: u32) -> u64 {
+    signs & !(0xffff << 16) | (client as u64 & 0xffff) << 16
+}
+
 /// Index of a word in [`ConnectionRecord`].
 #[allow(missing_docs)]
 pub mod word {

@@ -77,8 +77,32 @@ impl Staged {
     }
 }
 
+/// Whose policy refuses: the modes of these say what is done about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Refuser {
+    /// That of the pod at whose hook the packet is.
+    Endpoint = 0,
+    /// The client's own, asked at the server's hook.
+    Client = 1,
+    /// Either.
+    Both = 2,
+}
+
+impl Refuser {
+    /// From the low two bits.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Endpoint,
+            1 => Self::Client,
+            _ => Self::Both,
+        }
+    }
+}
+
 /// The state word of an entry: epoch (40 bits), admission (2), phase (2), opened direction (1),
-/// adopted (1), evidence (2), staged (2), reason (6).
+/// adopted (1), evidence (2), staged (2), reason (6), refuser (2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(pub u64);
 
@@ -89,6 +113,7 @@ const ADOPTED: u32 = OPENED + 1;
 const EVIDENCE: u32 = ADOPTED + 1;
 const STAGED: u32 = EVIDENCE + 2;
 const REASON: u32 = STAGED + 2;
+const REFUSER: u32 = REASON + 6;
 
 impl State {
     /// A state of these parts; `evidence` is a number of [`Evidence`].
@@ -132,6 +157,12 @@ impl State {
     #[inline(always)]
     pub const fn with_reason(self, reason: u8) -> Self {
         Self(self.0 & !(0x3f << REASON) | (reason as u64) << REASON)
+    }
+
+    /// With whose policy refuses.
+    #[inline(always)]
+    pub const fn refused_by(self, refuser: Refuser) -> Self {
+        Self(self.0 & !(3 << REFUSER) | (refuser as u64) << REFUSER)
     }
 
     /// The epoch it was judged in.
@@ -193,6 +224,12 @@ impl State {
     #[inline(always)]
     pub fn reason(self) -> Option<crate::Reason> {
         crate::Reason::from_number((self.0 >> REASON & 0x3f) as u8)
+    }
+
+    /// Whose policy refuses, where it is a tombstone.
+    #[inline(always)]
+    pub const fn refuser(self) -> Refuser {
+        Refuser::from_bits(self.0 >> REFUSER)
     }
 
     /// The share it counts in.

@@ -4,14 +4,15 @@
 //! line, so that the verifier walks each once a caller. None is `#[cold]`: see ARCHITECTURE.md.
 
 use crate::{
-    Admission, Evidence, Phase, Reason, Share, Staged, State, Tables, Verdict,
-    abi::{ConnectionKey, connection_key, epoch_of, word},
+    Admission, Evidence, Phase, Reason, Refuser, Share, Staged, State, Tables, Verdict,
+    abi::{self, ConnectionKey, connection_key, epoch_of, word},
+    client::ask_client,
     connection::lifetime,
     entry::{Size, advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
     policy::{Asked, judge},
     sheet::{Hook, Sheet, situation},
     special::{NOT_OWN, own_index, own_of, special},
-    tables::{Node, Sockets, Standing},
+    tables::{Sockets, Standing},
     word::{NOT_YET, plain},
 };
 use flow::{Address, Brief, Direction, FlowKey, Fragment, ICMP, ICMPV6, Kind, Packet, TCP, UDP, tcp};
@@ -109,6 +110,7 @@ pub fn decide_after<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet, looke
         return Verdict(found);
     }
     sheet.verdict = judge(tables, &sheet.asked, &mut sheet.word).verdict().0;
+    sheet.verdict = ask_client(tables, hook, sheet);
     let settled = settle(tables, hook, sheet);
     if settled != NOT_YET {
         return Verdict(settled);
@@ -131,6 +133,7 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     sheet.word = tables.word(hook.endpoint);
     sheet.state = 0;
     sheet.evidence = Evidence::None as u64;
+    sheet.peer = 0;
     sheet.situation = situation::GROUP;
     if outbound && answers_dhcp(&sheet.packet.key) {
         return plain(Reason::DhcpServer).0;
@@ -156,6 +159,9 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         opened = State(sheet.state).opened();
     } else if sheet.situation == situation::ADOPTED {
         (opened, sheet.evidence) = orientation(tables, hook, &sheet.packet);
+    }
+    if matches!(opened, Direction::Inbound) && sheet.situation != situation::GROUP {
+        sheet.peer = u64::from(tables.peer(peer));
     }
     let k = &sheet.packet.key;
     // The server's port, seen from this packet.
@@ -202,6 +208,10 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         // Only an allowed opening replaces a tombstone; protocols without one ask again, in the
         // direction that was denied, once policy has changed.
         if current || tcp || state.opened() as u8 != hook.direction as u8 {
+            if !matches!(state.refuser(), Refuser::Endpoint) {
+                sheet.client_word = tables.word(abi::client_in(entry[word::SIGNS].get()));
+            }
+            let packet = &sheet.packet;
             return standing_denial(tables, hook, packet, &entry, state).0;
         }
         sheet.situation = situation::BURIED;
@@ -230,7 +240,7 @@ fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     let special = if sheet.situation == situation::AGAIN {
         State(sheet.state).admission() as u8
     } else {
-        exemption(tables, hook, &sheet.asked)
+        exemption(tables, hook, sheet)
     };
     let mut admission = Admission::Policy;
     if special == Admission::OwnNode as u8 {
@@ -247,7 +257,7 @@ fn settle<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
         if sheet.situation == situation::ADOPTED && verdict.is(Reason::NoRule) {
             verdict = verdict.with_reason(Reason::NotAdopted);
         }
-        made = made.with_phase(Phase::Tombstone);
+        made = made.with_phase(Phase::Tombstone).refused_by(verdict.refuser());
     } else if sheet.situation == situation::ADOPTED {
         if matches!(admission, Admission::Policy) {
             let own_way = opened as u8 == hook.direction as u8;
@@ -279,7 +289,7 @@ fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
     let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
     let epoch = epoch_of(sheet.word);
     if !verdict.allows() && (opens || matches!(tables.standing(), Standing::Revoked)) {
-        return revoke(tables, hook, packet, &entry, state.with_epoch(epoch), verdict).0;
+        return revoke(tables, hook, sheet, &entry, state.with_epoch(epoch)).0;
     }
     if same_way {
         entry[word::STATE].set(state.with_epoch(epoch).with_staged(verdict.staged()).0);
@@ -303,7 +313,7 @@ const fn exempt(verdict: Verdict, reason: Reason) -> Verdict {
     let verdict = verdict.with_reason(reason).without_rule();
     match verdict.staged() {
         Staged::None => verdict,
-        _ => Verdict(verdict.0 & !(3 << 56) | (Staged::Allow as u64) << 56),
+        _ => verdict.with_staged(Staged::Allow),
     }
 }
 
@@ -313,7 +323,8 @@ const MASQUERADED: u8 = u8::MAX;
 
 /// Whether an opening is exempt from policy, as an [`Admission`]: the pod to itself, its own node to it.
 #[inline(never)]
-fn exemption<T: Tables>(tables: &T, hook: &Hook, asked: &Asked) -> u8 {
+fn exemption<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u8 {
+    let asked = &sheet.asked;
     if own_index(tables, hook.endpoint, &asked.peer) != NOT_OWN {
         // What the node sends back over this very link after translation is the pod itself; where a
         // bridge hides that, it is judged as what it looks like.
@@ -324,7 +335,7 @@ fn exemption<T: Tables>(tables: &T, hook: &Hook, asked: &Asked) -> u8 {
         };
     }
     let inbound = matches!((hook.direction, asked.opened), (Direction::Inbound, Direction::Inbound));
-    if !inbound || !matches!(tables.node(asked.peer), Node::Own) {
+    if !inbound || sheet.peer as u32 != abi::OWN_NODE {
         return Admission::Policy as u8;
     }
     if hook.ingress_ifindex == 0 {

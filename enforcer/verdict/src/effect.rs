@@ -1,6 +1,6 @@
 //! What is done about a verdict: the only place where the mode counts.
 
-use crate::{Reason, Tables, abi};
+use crate::{Reason, Refuser, Sheet, Tables, Verdict, abi};
 
 /// The mode of a pod. Zero enforces, so that what was never written denies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -49,9 +49,20 @@ pub const fn effect(mode: Mode, reason: Reason) -> Effect {
     }
 }
 
+/// The mode that decides what is done about a verdict on the packet of this sheet: that of whose policy refuses, of
+/// two the stronger.
+#[inline(always)]
+pub fn mode<T: Tables>(tables: &T, sheet: &Sheet, verdict: Verdict) -> Mode {
+    match verdict.refuser() {
+        Refuser::Endpoint => mode_under(tables, sheet.word),
+        Refuser::Client => mode_under(tables, sheet.client_word),
+        Refuser::Both => mode_under(tables, sheet.word).min(mode_under(tables, sheet.client_word)),
+    }
+}
+
 /// The mode an endpoint's word stands for.
 #[inline(always)]
-pub fn mode<T: Tables>(tables: &T, word: u64) -> Mode {
+fn mode_under<T: Tables>(tables: &T, word: u64) -> Mode {
     match tables.generation(abi::generation_of(word)) {
         Some(record) => Mode::from_number(record[1]),
         None => Mode::Enforce,

@@ -1,8 +1,8 @@
 //! What happens to an entry: made, counted in, moved on, revoked, taken away.
 
 use crate::{
-    Phase, Reason, Share, State, Tables, Verdict,
-    abi::{ConnectionKey, ConnectionRecord, Nanos, word},
+    Phase, Reason, Refuser, Share, State, Tables, Verdict,
+    abi::{self, ConnectionKey, ConnectionRecord, Nanos, word},
     sheet::{Hook, Sheet},
     tables::{Removed, Stored},
     word::RULE,
@@ -36,6 +36,7 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
             // A tombstone is here already; what else is live is revoked, not entered.
             entry[word::STATE].set(state.0);
             entry[word::RULES].set(verdict.rules());
+            entry[word::SIGNS].set(abi::with_client(entry[word::SIGNS].get(), refusing_client(sheet, verdict)));
             meter(tables, &entry, hook, Size::of(packet));
             return if is_quiet(&entry, hook.now) { verdict.as_news().0 } else { verdict.0 };
         }
@@ -54,6 +55,7 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
     let mut signs = sign(hook.direction, packet.tcp_flags);
     if tombstone {
         signs |= (hook.now >> 20 & 0xffff_ffff) << 32;
+        signs = abi::with_client(signs, refusing_client(sheet, verdict));
     }
     let (packets, bytes) = Size::of(packet).on_the_wire(hook);
     let inbound = u64::from(matches!(hook.direction, Direction::Inbound));
@@ -81,6 +83,15 @@ fn without_entry(tombstone: bool, verdict: Verdict, full: Reason) -> u64 {
     if tombstone { verdict.as_news().0 } else { verdict.with_reason(full).without_rule().as_news().0 }
 }
 
+/// The client whose own policy refuses, 0 for none.
+#[inline(always)]
+fn refusing_client(sheet: &Sheet, verdict: Verdict) -> u32 {
+    match verdict.refuser() {
+        Refuser::Endpoint => 0,
+        Refuser::Client | Refuser::Both => abi::client_of(sheet.peer as u32),
+    }
+}
+
 /// An entry goes: its counters are reported, its share has room again.
 #[inline(always)]
 pub(crate) fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
@@ -105,7 +116,7 @@ pub(crate) fn standing_denial<T: Tables>(
     if state.opened() as u8 != hook.direction as u8 {
         entry[word::LAST_SEEN].set(last_seen);
     }
-    let verdict = of_entry(entry, state, Reason::StandingDenial);
+    let verdict = of_entry(entry, state, Reason::StandingDenial).refused_by(state.refuser());
     if is_quiet(entry, hook.now) { verdict.as_news() } else { verdict }
 }
 
@@ -126,18 +137,18 @@ fn is_quiet(entry: &[Cell<u64>; 9], now: Nanos) -> bool {
 pub(crate) fn revoke<T: Tables>(
     tables: &T,
     hook: &Hook,
-    packet: &Packet,
+    sheet: &Sheet,
     entry: &[Cell<u64>; 9],
     state: State,
-    verdict: Verdict,
 ) -> Verdict {
+    let (verdict, packet) = (Verdict(sheet.verdict), &sheet.packet);
     tables.release(hook.endpoint, state.share());
     tables.take(hook.endpoint, Share::Tombstone);
     let verdict = verdict.with_reason(Reason::Revoked).without_rule();
-    entry[word::STATE]
-        .set(state.with_phase(Phase::Tombstone).with_staged(verdict.staged()).with_reason(Reason::Revoked as u8).0);
+    let buried = state.with_phase(Phase::Tombstone).with_staged(verdict.staged()).with_reason(Reason::Revoked as u8);
+    entry[word::STATE].set(buried.refused_by(verdict.refuser()).0);
     entry[word::RULES].set(verdict.rules());
-    let signs = entry[word::SIGNS].get();
+    let signs = abi::with_client(entry[word::SIGNS].get(), refusing_client(sheet, verdict));
     entry[word::SIGNS].set(signs & 0xffff_ffff | (hook.now >> 20 & 0xffff_ffff) << 32);
     meter(tables, entry, hook, Size::of(packet));
     verdict.as_news()

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+mod client;
 mod connection;
 mod decide;
 mod effect;
@@ -20,11 +21,12 @@ mod special;
 mod tables;
 mod word;
 
-pub use connection::{Admission, Evidence, Phase, Share, Staged, State, lifetime};
+pub use client::judge_both;
+pub use connection::{Admission, Evidence, Phase, Refuser, Share, Staged, State, lifetime};
 pub use decide::{Looked, decide, decide_after, established};
 pub use effect::{Effect, Mode, effect, mode};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
 pub use sheet::{Hook, Sheet};
-pub use tables::{Limits, Node, Removed, Sockets, Standing, Stored, Tables};
+pub use tables::{Limits, Removed, Sockets, Standing, Stored, Tables};
 pub use word::{News, Verdict, refuse, unknown_pod};

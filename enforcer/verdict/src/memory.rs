@@ -4,7 +4,7 @@
 extern crate std;
 
 use crate::{
-    Limits, Node, Removed, Share, Sockets, Standing, Stored, Tables,
+    Limits, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{
         ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecord, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX,
         RuleKey, port_key,
@@ -26,8 +26,8 @@ pub struct Memory {
     pub generations: RefCell<HashMap<u32, GenerationRecord>>,
     /// By prefix length (of 128) and masked address.
     pub identities: RefCell<HashMap<(u8, [u8; 16]), u32>>,
-    /// Node addresses: 1 this node, 2 another.
-    pub nodes: RefCell<HashMap<Address, u32>>,
+    /// Who opens from an address: see [`crate::abi::maps::PEERS`].
+    pub peers: RefCell<HashMap<Address, u32>>,
     /// By prefix length and masked key.
     pub port_classes: RefCell<HashMap<(u32, [u8; 8]), u32>>,
     /// Rule ids.
@@ -58,7 +58,7 @@ impl Default for Memory {
             endpoints: RefCell::default(),
             generations: RefCell::default(),
             identities: RefCell::default(),
-            nodes: RefCell::default(),
+            peers: RefCell::default(),
             port_classes: RefCell::default(),
             rules: RefCell::default(),
             connections: RefCell::default(),
@@ -127,12 +127,8 @@ impl Tables for Memory {
             .unwrap_or_default()
     }
 
-    fn node(&self, address: Address) -> Node {
-        match self.nodes.borrow().get(&address) {
-            Some(1) => Node::Own,
-            Some(_) => Node::Other,
-            None => Node::None,
-        }
+    fn peer(&self, address: Address) -> u32 {
+        self.peers.borrow().get(&address).copied().unwrap_or_default()
     }
 
     fn port_class(&self, slot: u32, protocol: u8, port: u16) -> Option<u32> {

@@ -25,6 +25,11 @@ pub struct Asked {
     pub peer: Address,
 }
 
+impl Asked {
+    pub(crate) const NOTHING: Self =
+        Self { endpoint: 0, opened: Direction::Inbound, protocol: 0, port: 0, peer: Address([0; 2]) };
+}
+
 /// The answer, under both slots, in one word: out-of-line functions of the kernel program return
 /// words, never memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -91,6 +91,9 @@ reasons! {
     ServiceNoBackends = 28, "service-without-backends";
     /// An answer of a DHCP server (RFC 2131, RFC 8415) from the pod.
     DhcpServer = 29, "dhcp-server";
+    /// The pod's own policy has nothing against it; that of the client, a pod of this node, refuses this backend of
+    /// the Service that the client opened to.
+    RefusedByClient = 30, "refused-by-client";
     /// Belongs to an allowed connection.
     Established = 32, "established";
     /// A rule allows it.

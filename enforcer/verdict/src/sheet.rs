@@ -4,7 +4,7 @@ use crate::{
     Asked,
     abi::{ConnectionKey, Nanos},
 };
-use flow::{Address, Direction, Packet};
+use flow::{Direction, Packet};
 
 /// Where and when a packet was met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +38,12 @@ pub struct Sheet {
     pub word: u64,
     /// The state of the entry that was found, or zero.
     pub(crate) state: u64,
+    /// Who opens, as [`Tables::peer`](crate::Tables::peer) says; 0 where it is the pod.
+    pub(crate) peer: u64,
+    /// The question to the client's own policy.
+    pub(crate) of_client: Asked,
+    /// The client's word, where its own policy refuses: its mode counts.
+    pub(crate) client_word: u64,
     /// What policy said, and then what it means for this packet: a [`Verdict`].
     pub(crate) verdict: u64,
     /// The state of the entry to be made.
@@ -53,9 +59,12 @@ impl Sheet {
     pub const EMPTY: Self = Self {
         packet: Packet::EMPTY,
         key: [0; 3],
-        asked: Asked { endpoint: 0, opened: Direction::Inbound, protocol: 0, port: 0, peer: Address([0; 2]) },
+        asked: Asked::NOTHING,
         word: 0,
         state: 0,
+        peer: 0,
+        of_client: Asked::NOTHING,
+        client_word: 0,
         verdict: 0,
         made: 0,
         situation: 0,

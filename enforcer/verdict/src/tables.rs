@@ -7,18 +7,6 @@ use crate::{
 use core::{cell::Cell, ops::Deref};
 use flow::{Address, FlowKey};
 
-/// Whose address it is, among nodes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Node {
-    /// No node's.
-    None = 0,
-    /// This node's.
-    Own = 1,
-    /// Another node's.
-    Other = 2,
-}
-
 /// What the pod's sockets say of a TCP packet that belongs to no known connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -84,8 +72,8 @@ pub trait Tables {
     fn generation(&self, index: u32) -> Option<GenerationRecord>;
     /// The identity of an address: longest prefix; 0 when none matches.
     fn identity(&self, address: Address) -> u32;
-    /// Whether an address is a node's.
-    fn node(&self, address: Address) -> Node;
+    /// Who opens from an address, where that counts beside its identity: what [`crate::abi::maps::PEERS`] holds, or 0.
+    fn peer(&self, address: Address) -> u32;
     /// The class of a port in a slot with ranges: longest prefix.
     fn port_class(&self, slot: u32, protocol: u8, port: u16) -> Option<u32>;
     /// The rule under a key.

@@ -1,10 +1,10 @@
 //! A verdict in one word: out-of-line functions of the kernel program return words, never memory.
 
-use crate::{Reason, Staged};
+use crate::{Reason, Refuser, Staged};
 use flow::ParseError;
 
 /// Allow or deny, with why, in one word: reason (bits 0-7), rule (8-31), staged rule (32-55), what the
-/// staged slot says (56-57), and whether it is news (58).
+/// staged slot says (56-57), whether it is news (58), and whose policy refuses (59-60).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[repr(transparent)]
@@ -13,6 +13,7 @@ pub struct Verdict(pub(crate) u64);
 /// Rule ids have 24 bits.
 pub(crate) const RULE: u64 = (1 << 24) - 1;
 const NEWS: u64 = 1 << 58;
+const REFUSER: u32 = 59;
 
 impl Verdict {
     /// A verdict without a rule.
@@ -83,6 +84,22 @@ impl Verdict {
         Self(self.0 & !(RULE << 8))
     }
 
+    /// Whose policy refuses, if it denies.
+    #[inline(always)]
+    pub const fn refuser(self) -> Refuser {
+        Refuser::from_bits(self.0 >> REFUSER)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn refused_by(self, refuser: Refuser) -> Self {
+        Self(self.0 & !(3 << REFUSER) | (refuser as u64) << REFUSER)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn with_staged(self, staged: Staged) -> Self {
+        Self(self.0 & !(3 << 56) | (staged as u64) << 56)
+    }
+
     #[inline(always)]
     pub(crate) const fn as_news(self) -> Self {
         Self(self.0 | NEWS)
@@ -103,6 +120,7 @@ impl core::fmt::Debug for Verdict {
             .field("staged", &self.staged())
             .field("staged_rule", &self.staged_rule())
             .field("news", &self.news())
+            .field("refuser", &self.refuser())
             .finish()
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 pub use crate::{
     ownership::{MODE_LABEL, is_stable},
-    services::{Backend, EndpointSlice, Frontend, SlicePort},
+    services::{Backend, EndpointSlice, Frontend, Place, SlicePort},
 };
 
 /// Where something was read.

@@ -46,8 +46,21 @@ pub struct Frontend {
     pub protocol: Protocol,
     /// The port at `address`.
     pub port: u16,
+    /// What the address is.
+    pub place: Place,
     /// Every backend of the address's family, in order, ready or not.
     pub backends: Vec<Backend>,
+}
+
+/// What the address of a [`Frontend`] is: whether the server sees who opens depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The Service's own, inside the cluster: a pod that opens to it keeps its address, unless it comes back to itself.
+    ClusterIp,
+    /// An external or load balancer address.
+    External,
+    /// A node's, at a NodePort.
+    Node,
 }
 
 /// An end behind a Service.
@@ -99,10 +112,10 @@ impl Cluster {
                     Some(slices) => slices.iter().flat_map(|slice| slice.backends(port)).collect(),
                     None => selected.iter().flat_map(|pod| port.at(pod)).collect(),
                 };
-                for (address, at) in self.places(service, port) {
+                for (address, at, place) in self.places(service, port) {
                     let of_family = backends.iter().filter(|backend| backend.address.is_ipv4() == address.is_ipv4());
-                    let frontend =
-                        Frontend { address, protocol: port.protocol, port: at, backends: of_family.copied().collect() };
+                    let backends = of_family.copied().collect();
+                    let frontend = Frontend { address, protocol: port.protocol, port: at, place, backends };
                     found.entry((address, port.protocol, at)).or_insert(frontend);
                 }
             }
@@ -111,11 +124,13 @@ impl Cluster {
     }
 
     /// Addresses and ports of one port of a Service.
-    fn places<'c>(&'c self, service: &'c Service, port: &'c ServicePort) -> impl Iterator<Item = (IpAddr, u16)> {
-        let own = service.cluster_ips.iter().chain(&service.external_ips).map(|address| (*address, port.port));
+    fn places<'c>(&'c self, service: &'c Service, port: &'c ServicePort) -> impl Iterator<Item = (IpAddr, u16, Place)> {
+        let own = service.cluster_ips.iter().map(|address| (*address, port.port, Place::ClusterIp));
+        let external = service.external_ips.iter().map(|address| (*address, port.port, Place::External));
         let nodes = self.nodes.values().flat_map(|node| &node.addresses);
-        let at_nodes = port.node_port.into_iter().flat_map(move |port| nodes.clone().map(move |a| (*a, port)));
-        own.chain(at_nodes)
+        let at_nodes =
+            port.node_port.into_iter().flat_map(move |port| nodes.clone().map(move |a| (*a, port, Place::Node)));
+        own.chain(external).chain(at_nodes)
     }
 }
 

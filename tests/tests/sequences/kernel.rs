@@ -1,13 +1,13 @@
 //! The node's agent, as far as it publishes, and packets put into the loaded program by test runs.
 
 use crate::{
-    AGENT_KILLED, DID_NOT_FIT, POLICIES_KEPT, Seen,
-    meaning::{Meaning, Opening},
+    AGENT_KILLED, CLIENT_ASKED, DID_NOT_FIT, IN_PART, POLICIES_KEPT, Seen,
+    meaning::{Meaning, Opening, Said},
     step::Step,
     world::World,
 };
 use aya::programs::{TestRun, TestRunOptions};
-use compile::{Compiler, Ending};
+use compile::{Changed, Compiler, Ending};
 use datapath::{Datapath, Link, Options, TestInput};
 use flow::{Address, Direction, SCTP, TCP, UDP};
 use model::{cluster::Cluster, policy::Protocol};
@@ -89,6 +89,8 @@ pub(crate) struct Kernel<'a> {
 /// A connection, and what the kernel should have kept of it.
 struct Connection {
     opening: Opening,
+    /// What was said when it was judged last: of a denial, the mode of whose policy refuses decides what is done.
+    refused: Said,
     client_port: u16,
     kept: Kept,
 }
@@ -168,7 +170,16 @@ impl<'a> Kernel<'a> {
         self.publish(world, seen)
     }
 
+    /// As the agent does it: once more, where a Service may be allowed in part now that hooks stand.
     fn publish(&mut self, world: &World, seen: &mut Seen) -> Result<(), String> {
+        self.publish_once(world, seen)?;
+        match self.compiler.cover(self.bound.keys().cloned().collect()) {
+            Changed::Yes => self.publish_once(world, seen),
+            Changed::No => Ok(()),
+        }
+    }
+
+    fn publish_once(&mut self, world: &World, seen: &mut Seen) -> Result<(), String> {
         let mut cluster = world.shown();
         if self.ending.keep(&mut cluster) > 0 {
             *seen.entry((POLICIES_KEPT, true)).or_default() += 1;
@@ -215,8 +226,9 @@ impl<'a> Kernel<'a> {
                 self.client_port = if self.client_port == u16::MAX { FIRST_PORT } else { self.client_port + 1 };
                 let client_port = self.client_port;
                 let done = self.put(&opening, client_port, true)?;
-                let allowed = meaning.allows(&meaning.in_force, &opening);
-                let mode = meaning.mode(pod);
+                let said = meaning.says(&meaning.in_force, &opening);
+                let allowed = said.allows();
+                let mode = said.mode(meaning, &opening);
                 let what = || format!("{opening:?} of {}/{}", pod.namespace, pod.name);
                 let Some(event) = done.event else { return Err(format!("no event of {}", what())) };
                 if event.reason.allows() != allowed || event.mode != mode as u8 {
@@ -225,7 +237,7 @@ impl<'a> Kernel<'a> {
                 if done.dropped != (effect(mode, event.reason) == Effect::DropAndLog) || done.dropped && allowed {
                     return Err(format!("{}: dropped: {}; {event:?}", what(), done.dropped));
                 }
-                let staged = meaning.staged_selects(pod).then(|| meaning.allows(&meaning.staged, &opening));
+                let staged = meaning.is_staged(&opening).then(|| meaning.says(&meaning.staged, &opening).allows());
                 let says = [Staged::None, Staged::Allow, Staged::Deny].into_iter().find(|of| match of {
                     Staged::None => staged.is_none(),
                     Staged::Allow => staged == Some(true),
@@ -236,6 +248,12 @@ impl<'a> Kernel<'a> {
                 }
                 let service = meaning.is_service(opening.peer);
                 *seen.entry((if service { "service" } else { "opening" }, allowed)).or_default() += 1;
+                if service && meaning.leaves_refusals(&opening) {
+                    *seen.entry((IN_PART, true)).or_default() += 1;
+                }
+                if let Some((_, allows)) = said.client {
+                    *seen.entry((CLIENT_ASKED, allows)).or_default() += 1;
+                }
                 if let Some(staged) = staged {
                     *seen.entry(("staged", staged)).or_default() += 1;
                 }
@@ -244,7 +262,7 @@ impl<'a> Kernel<'a> {
                         self.standing.remove(random.below(STANDING));
                     }
                     let kept = if allowed { Kept::Allowed } else { Kept::Denied };
-                    self.standing.push(Connection { opening, client_port, kept });
+                    self.standing.push(Connection { refused: said, opening, client_port, kept });
                 }
             }
         }
@@ -260,8 +278,12 @@ impl<'a> Kernel<'a> {
             let done = self.put(opening, connection.client_port, opens)?;
             // What was denied stays so until it is opened anew.
             let buried = connection.kept == Kept::Denied && !opens;
-            let allowed = !buried && meaning.allows(&meaning.in_force, opening);
-            let mode = meaning.mode(meaning.pod(&opening.uid));
+            let said = meaning.says(&meaning.in_force, opening);
+            let allowed = !buried && said.allows();
+            if !buried {
+                connection.refused = said;
+            }
+            let mode = connection.refused.mode(meaning, opening);
             let told = done.event.is_none_or(|event| event.reason.allows() == allowed);
             if !told || done.dropped != (!allowed && mode == Mode::Enforce) {
                 let (kept, event) = (connection.kept, done.event);

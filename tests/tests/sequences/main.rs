@@ -30,6 +30,9 @@ const AGENT_KILLED: &str = "agent killed";
 const DID_NOT_FIT: &str = "did not fit";
 const POLICIES_KEPT: &str = "policies of an ending namespace kept";
 
+const IN_PART: &str = "service allowed in part";
+const CLIENT_ASKED: &str = "client asked at the server";
+
 /// How often each answer was seen, by what was asked, and how often each of the rarer things happened.
 type Seen = BTreeMap<(&'static str, bool), u64>;
 
@@ -61,7 +64,10 @@ fn after_every_step_the_loaded_program_says_what_the_reference_says() {
             assert!(times(what, allowed) >= least, "{what}, allowed {allowed}: {} times", times(what, allowed));
         }
     }
-    for (what, least) in [(AGENT_KILLED, 20), (DID_NOT_FIT, 100), (POLICIES_KEPT, 20)] {
+    assert!(times(CLIENT_ASKED, false) >= 30, "{CLIENT_ASKED}: {} times", times(CLIENT_ASKED, false));
+    for (what, least) in
+        [(AGENT_KILLED, 20), (DID_NOT_FIT, 100), (POLICIES_KEPT, 20), (IN_PART, 40), (CLIENT_ASKED, 30)]
+    {
         assert!(times(what, true) >= least, "{what}: {} times", times(what, true));
     }
 }

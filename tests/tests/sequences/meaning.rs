@@ -2,13 +2,13 @@
 
 use flow::Direction;
 use model::{
-    cluster::{Cluster, Frontend, Pod},
+    cluster::{Backend, Cluster, Frontend, Pod},
     policy::{NetworkPolicy, PolicySet, Protocol},
     reference::{Endpoint, Reference},
 };
 use std::{net::IpAddr, sync::Arc};
 use tests::{
-    objects::{NODE, PORTS},
+    objects::{NODE, NODE_NAME, PORTS},
     random::Random,
 };
 use verdict::Mode;
@@ -25,6 +25,39 @@ pub(crate) struct Opening {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) direction: Direction,
+}
+
+/// What policies say of an opening.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// Those of the pod at whose hook it is.
+    pub(crate) own: bool,
+    /// Those of the client, by UID, where they are asked there too.
+    pub(crate) client: Option<(Arc<str>, bool)>,
+}
+
+impl Said {
+    pub(crate) fn allows(&self) -> bool {
+        self.own && self.client.as_ref().is_none_or(|(_, allows)| *allows)
+    }
+
+    /// The mode that decides what is done: that of whose policy refuses, of two the stronger. A client that is gone
+    /// enforces.
+    pub(crate) fn mode(&self, meaning: &Meaning<'_>, opening: &Opening) -> Mode {
+        let own = meaning.mode(meaning.pod(&opening.uid));
+        let Some((client, false)) = &self.client else { return own };
+        let client = meaning.cluster.pods.iter().find(|pod| *pod.uid == **client);
+        let client = client.map_or(Mode::Enforce, |pod| meaning.mode(pod));
+        if self.own { client } else { own.min(client) }
+    }
+}
+
+/// What a client's hook says of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtService {
+    Allowed,
+    InPart,
+    Refused,
 }
 
 /// A cluster with what is asked of it again and again.
@@ -95,25 +128,82 @@ impl<'a> Meaning<'a> {
         Some(Opening { uid, own, peer, protocol, port, direction })
     }
 
-    /// Whether these policies let it pass at this pod's hook.
-    pub(crate) fn allows(&self, policies: &PolicySet, opening: &Opening) -> bool {
-        let Opening { own, peer, protocol, port, .. } = *opening;
-        let reference = Reference::new(self.cluster, policies);
+    /// What these policies say of an opening at this pod's hook.
+    pub(crate) fn says(&self, policies: &PolicySet, opening: &Opening) -> Said {
+        let Opening { own, peer, protocol, port, direction, .. } = *opening;
         let pod = self.pod(&opening.uid);
-        let subject = Endpoint::Pod(pod, own);
-        if opening.direction == Direction::Inbound {
-            return reference.decide(self.end(peer), subject, Some(protocol), port).ingress.allows();
+        if direction == Direction::Outbound {
+            let at =
+                |frontend: &&Frontend| (frontend.address, frontend.protocol, frontend.port) == (peer, protocol, port);
+            let own = match self.frontends.iter().find(at) {
+                Some(frontend) => self.at_service(policies, pod, frontend) != AtService::Refused,
+                None => self.egress(policies, pod, peer, protocol, port),
+            };
+            return Said { own, client: None };
         }
-        let egress =
-            |to: IpAddr, port: u16| reference.decide(subject, self.end(to), Some(protocol), port).egress.allows();
-        let at = |frontend: &&Frontend| (frontend.address, frontend.protocol, frontend.port) == (peer, protocol, port);
-        let Some(frontend) = self.frontends.iter().find(at) else { return egress(peer, port) };
+        let reference = Reference::new(self.cluster, policies);
+        let ingress = reference.decide(self.end(peer), Endpoint::Pod(pod, own), Some(protocol), port).ingress.allows();
+        let client = self.client(opening);
+        let client =
+            client.map(|client| (client.uid.as_str().into(), self.egress(policies, client, own, protocol, port)));
+        Said { own: ingress, client }
+    }
+
+    /// The pod that opens, where its own policy is asked again at the hook of the server: some Service is allowed it in
+    /// part.
+    pub(crate) fn client(&self, opening: &Opening) -> Option<&'a Pod> {
+        let pods = if opening.direction == Direction::Inbound { &self.cluster.pods[..] } else { &[] };
+        let client = pods.iter().find(|pod| pod.addresses.contains(&opening.peer) && pod.node == NODE_NAME)?;
+        let staged = self.staged_selects(client).then_some(&self.staged);
+        let leaves = |policies: &PolicySet| {
+            self.frontends.iter().any(|of| self.at_service(policies, client, of) == AtService::InPart)
+        };
+        [Some(&self.in_force), staged].into_iter().flatten().any(leaves).then_some(client)
+    }
+
+    /// Whether something is staged for either end whose policy is asked.
+    pub(crate) fn is_staged(&self, opening: &Opening) -> bool {
+        let client = self.client(opening);
+        self.staged_selects(self.pod(&opening.uid)) || client.is_some_and(|client| self.staged_selects(client))
+    }
+
+    /// Whether the refusal of some backends behind this address is left to their hooks.
+    pub(crate) fn leaves_refusals(&self, opening: &Opening) -> bool {
+        let Opening { peer, protocol, port, .. } = *opening;
+        let here = self.frontends.iter().filter(|of| (of.address, of.protocol, of.port) == (peer, protocol, port));
+        let pod = self.pod(&opening.uid);
+        here.into_iter().any(|frontend| self.at_service(&self.in_force, pod, frontend) == AtService::InPart)
+    }
+
+    fn egress(&self, policies: &PolicySet, pod: &Pod, to: IpAddr, protocol: Protocol, port: u16) -> bool {
+        let own = pod.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4()).expect("pods have both families");
+        let reference = Reference::new(self.cluster, policies);
+        reference.decide(Endpoint::Pod(pod, *own), self.end(to), Some(protocol), port).egress.allows()
+    }
+
+    /// Every backend but the client itself must be allowed, and one must be there; or some are, and those that are
+    /// not are pods of this node, and the client is none of them.
+    fn at_service(&self, policies: &PolicySet, pod: &Pod, frontend: &Frontend) -> AtService {
         if !selects(policies, pod, |policy| policy.egress.is_some()) {
-            return true;
+            return AtService::Allowed;
         }
-        // Every backend but the client itself must be allowed, and one must be there.
-        let mut others = frontend.backends.iter().filter(|backend| !pod.addresses.contains(&backend.address));
-        !frontend.backends.is_empty() && others.all(|backend| egress(backend.address, backend.port))
+        let is_client = |backend: &&Backend| pod.addresses.contains(&backend.address);
+        let others: Vec<_> = frontend.backends.iter().filter(|backend| !is_client(backend)).collect();
+        let egress = |backend: &Backend| self.egress(policies, pod, backend.address, frontend.protocol, backend.port);
+        let refused: Vec<_> = others.iter().filter(|backend| !egress(backend)).collect();
+        let here = |address: &IpAddr| {
+            self.cluster.pods.iter().any(|pod| pod.addresses.contains(address) && pod.node == NODE_NAME)
+        };
+        if !frontend.backends.is_empty() && refused.is_empty() {
+            AtService::Allowed
+        } else if refused.len() < others.len()
+            && others.len() == frontend.backends.len()
+            && refused.iter().all(|backend| here(&backend.address))
+        {
+            AtService::InPart
+        } else {
+            AtService::Refused
+        }
     }
 
     fn end(&self, address: IpAddr) -> Endpoint<'a> {

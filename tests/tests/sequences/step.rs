@@ -1,7 +1,7 @@
 //! One thing that happens. Each can happen at any time, so that any part of a sequence is a sequence.
 
 use proptest::{option, prelude::*, sample::select};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt;
 use tests::objects::{NAMESPACES, PORTS, container_ports, labels, policy};
 
@@ -11,6 +11,8 @@ pub(crate) const PODS: usize = 6;
 pub(crate) const ADDRESSES: u8 = 8;
 const POLICIES: usize = 6;
 const SERVICES: u8 = 3;
+/// The namespace whose pods stand behind one Service, and are told apart.
+const CROWD: &str = "a";
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -94,6 +96,31 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ];
     let service = (0..SERVICES, namespace(), select(&["web", "api"][..]), select(&PORTS[..]), target)
         .prop_map(|(number, namespace, app, port, target)| Step::Service { number, namespace, app, port, target });
+    let of_crowd = (pod(), prop_oneof![3 => select(&["front", "back"][..]), 1 => Just("other")], 0..ADDRESSES, 0..8u8)
+        .prop_map(|(number, tier, address, where_)| Step::Pod {
+            number,
+            namespace: CROWD,
+            labels: json!({"app": if where_ < 6 { "web" } else { "api" }, "tier": tier}),
+            ports: json!([{"name": "http", "containerPort": 80}]),
+            here: where_ != 0,
+            address,
+        });
+    let divides =
+        (0..POLICIES, prop::bool::weighted(0.25), select(&["front", "back"][..])).prop_map(|(number, staged, tier)| {
+            let to = json!([{"namespaceSelector": {}, "podSelector": {"matchLabels": {"tier": tier}}}]);
+            let spec = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": to}]});
+            let (kind, version) = ("NetworkPolicy", "networking.k8s.io/v1");
+            let metadata = json!({"namespace": CROWD});
+            let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
+            Step::Policy { number, staged, object }
+        });
+    let service_of_crowd = (0..SERVICES, select(&PORTS[..])).prop_map(|(number, port)| Step::Service {
+        number,
+        namespace: CROWD,
+        app: "web",
+        port,
+        target: Value::from(80),
+    });
     let mode = option::of(select(&["learn", "audit", "enforce", "enforce"][..]));
     prop_oneof![
         28 => a_policy,
@@ -104,6 +131,10 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         5 => (namespace(), labels()).prop_map(|(namespace, labels)| Step::NamespaceLabels { namespace, labels }),
         5 => (namespace(), mode).prop_map(|(namespace, mode)| Step::Mode { namespace, mode }),
         7 => service,
+        // So that Services are met of whose backends policy allows some.
+        16 => of_crowd,
+        10 => divides,
+        4 => service_of_crowd,
         2 => (0..SERVICES).prop_map(|number| Step::ServiceGoes { number }),
         2 => namespace().prop_map(|namespace| Step::NamespaceEnds { namespace }),
         4 => Just(Step::DoesNotFit),

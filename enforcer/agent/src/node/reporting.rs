@@ -79,7 +79,9 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
             established: in_use(Share::Established)?,
             denied: in_use(Share::Tombstone)?,
         };
-        endpoints.push(self::endpoint(endpoint, places.get(&endpoint.ordinal), connections, &node.history.last));
+        let mut shown = self::endpoint(endpoint, places.get(&endpoint.ordinal), connections, &node.history.last);
+        (shown.foreign_sources, shown.foreign_left_out) = node.foreign.of(&endpoint.uid);
+        endpoints.push(shown);
     }
     endpoints.sort_by(|a, b| (&a.pod, &a.uid).cmp(&(&b.pod, &b.uid)));
     let tables = node.datapath.sizes().into_iter().map(|size| Table {
@@ -146,7 +148,7 @@ fn entries(table: &RuleTable, places: &BTreeMap<u32, Place>, connections: u64) -
         (maps::ENDPOINTS, table.endpoints.len() as u64),
         (maps::GENERATIONS, table.generations.len() as u64),
         (maps::IDENTITIES, table.identities.len() as u64),
-        (maps::NODES, table.nodes.len() as u64),
+        (maps::PEERS, table.peers.len() as u64),
         (maps::RULES, rules as u64),
         (maps::PORT_CLASSES, port_classes as u64),
         (maps::CONNECTIONS, connections),
@@ -172,6 +174,7 @@ fn endpoint(endpoint: &compile::Endpoint, place: Option<&Place>, connections: Co
         generation: endpoint.generation,
         epoch: place.map_or(0, |place| epoch_of(place.word)),
         connections,
+        ..Endpoint::default()
     }
 }
 

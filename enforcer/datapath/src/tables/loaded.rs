@@ -9,7 +9,7 @@ use std::{
     ops::Deref,
 };
 use verdict::{
-    Asked, Limits, Node, Removed, Share, Sockets, Standing, Stored, Verdict,
+    Asked, Limits, Removed, Share, Sockets, Standing, Stored, Verdict,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, PORT_PREFIX, RuleKey, maps, port_key},
     judge,
 };
@@ -81,12 +81,8 @@ impl verdict::Tables for Loaded<'_> {
         self.found(maps::IDENTITIES, self.tables.identities.get(&key, 0)).unwrap_or_default()
     }
 
-    fn node(&self, address: Address) -> Node {
-        match self.found(maps::NODES, self.tables.nodes.get(&address.0, 0)) {
-            None => Node::None,
-            Some(1) => Node::Own,
-            Some(_) => Node::Other,
-        }
+    fn peer(&self, address: Address) -> u32 {
+        self.found(maps::PEERS, self.tables.peers.get(&address.0, 0)).unwrap_or_default()
     }
 
     fn port_class(&self, slot: u32, protocol: u8, port: u16) -> Option<u32> {

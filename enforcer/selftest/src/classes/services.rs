@@ -50,6 +50,12 @@ pub(crate) const CLASSES: &[Class] = &[
         mixed_service,
     )
     .ends(Ends::CLIENT),
+    Class::new(
+        ("refused-backend", 33, "thought of here"),
+        "A Service of pods of one node, of which policy allows one, leads to the other.",
+        "client-asked-again",
+        refused_backend,
+    ),
 ];
 
 /// The Service's address and ports.
@@ -174,4 +180,20 @@ fn mixed_service(t: &mut Trial<'_>) -> Result<(), Stop> {
     t.apply(&with_service(ends(t, only_client()), Some(&[Client, Outside])))?;
     let by = [BY_POLICY, &[Reason::ServiceMixed]].concat();
     t.attack("to a mixed one", &by, volley(t, Outside, 5623))
+}
+
+fn refused_backend(t: &mut Trial<'_>) -> Result<(), Stop> {
+    let service = service_address(t.family);
+    let volley = |t: &Trial<'_>, far, port| Volley::new(Attacker, far, [to(t, service, port, SERVICE_PORT)]);
+    let only = |peers| set(vec![egress(Attacker, vec![anything(peers)])]);
+    let behind = Some(&[Client, Server][..]);
+    translate(t, Server)?;
+    t.apply(&with_service(only(Vec::new()), behind))?;
+    t.control("to either backend, where policy allows both", volley(t, Server, 5631))?;
+    t.apply(&with_service(only(vec![one(Client)]), behind))?;
+    let by = [Reason::RefusedByClient, Reason::Revoked, Reason::StandingDenial];
+    t.attack("to the backend that is refused", &by, volley(t, Server, 5632))?;
+    t.attack("to the backend that is refused, on the standing flow", &by, volley(t, Server, 5631))?;
+    translate(t, Client)?;
+    t.control("to the backend that is allowed", volley(t, Client, 5633))
 }

@@ -10,7 +10,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use std::{cell::RefCell, collections::BTreeSet};
-use verdict::{Effect, Mode, Reason, Sockets, Standing, effect};
+use verdict::{Effect, Mode, Reason, Refuser, Sockets, Standing, effect};
 
 /// What happens to the pod.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ enum Event {
     /// A packet, so many times.
     Packet(Sent, usize),
     Publish(u32, u32),
+    /// The neighbor's policies, in force and staged.
+    Neighbor(u32, u32),
     Unpublish,
     Wait(u64),
     Sockets(Sockets),
@@ -38,13 +40,18 @@ fn a_mode_changes_no_verdict_and_nothing_is_dropped_outside_enforce() {
                 continue;
             };
             for _ in 0..*times {
-                let [enforce, audit, learn] = [&pods[0], &pods[1], &pods[2]].map(|pod| pod.judge(*sent));
+                let judged = [&pods[0], &pods[1], &pods[2]].map(|pod| pod.judge_and_do(*sent));
+                let [enforce, audit, learn] = judged.map(|(verdict, _)| verdict);
                 prop_assert_eq!(enforce, audit);
                 prop_assert_eq!(enforce, learn);
                 met.borrow_mut().insert(enforce.reason());
                 let reason = enforce.reason();
-                let dropped =
-                    [Mode::Enforce, Mode::Audit, Mode::Learn].map(|mode| effect(mode, reason) == Effect::DropAndLog);
+                let modes = [Mode::Enforce, Mode::Audit, Mode::Learn];
+                // A pod that nothing is published for enforces; its neighbor never is one.
+                if enforce.refuser() == Refuser::Client {
+                    prop_assert_eq!(judged.map(|(_, mode)| mode), modes);
+                }
+                let dropped = modes.map(|mode| effect(mode, reason) == Effect::DropAndLog);
                 prop_assert_eq!(dropped, [!reason.allows(), false, false]);
             }
         }
@@ -99,6 +106,7 @@ fn happen(pod: &Pod, event: &Event) {
     match event {
         Event::Packet(..) => {}
         Event::Publish(in_force, staged) => pod.publish(*in_force, *staged),
+        Event::Neighbor(in_force, staged) => pod.neighbor(*in_force, *staged, pod.mode),
         Event::Unpublish => pod.unpublish(),
         Event::Wait(seconds) => pod.wait(*seconds),
         Event::Sockets(answer) => pod.memory.sockets.set(*answer),
@@ -117,6 +125,8 @@ fn event() -> impl Strategy<Value = Event> {
         30 => packet().prop_map(|sent| Event::Packet(sent, 1)),
         1 => Just(Event::Packet(neighbor(Kind::Arp, "10.1.0.2", "10.1.0.1", "10.1.0.1"), 101)),
         2 => (select(vec![POLICY, POLICY, CLOSED, OPEN]), slots()).prop_map(|(force, staged)| Event::Publish(force, staged)),
+        1 => (select(vec![NEIGHBORS, NEIGHBORS, OPEN]), select(vec![NEIGHBORS, OPEN, NOTHING]))
+            .prop_map(|(force, staged)| Event::Neighbor(force, staged)),
         1 => select(vec![0u64, 1, 31, 61, 200]).prop_map(Event::Wait),
         1 => select(vec![Sockets::None, Sockets::Client, Sockets::Server]).prop_map(Event::Sockets),
         1 => select(vec![0, LINK, 99]).prop_map(Event::ComingFrom),
@@ -128,7 +138,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn packet() -> impl Strategy<Value = Sent> {
     let peers = || {
-        let ends = [CLIENT, TRUSTED, STRANGER, DATABASE, RESOLVER, NODE, OTHER_NODE, POD, "224.0.0.1:8080"];
+        let ends = [CLIENT, NEIGHBOR, TRUSTED, STRANGER, DATABASE, RESOLVER, NODE, OTHER_NODE, POD, "224.0.0.1:8080"];
         select([&ends[..], &SERVICE].concat())
     };
     let own = || select(vec![WEB, POD]);

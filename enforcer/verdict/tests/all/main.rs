@@ -1,5 +1,6 @@
 //! [`verdict::decide`] by example and by law, over tables in memory.
 
+mod clients;
 mod connections;
 mod fragments;
 mod law5;

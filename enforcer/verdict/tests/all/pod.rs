@@ -8,12 +8,13 @@ use std::{
 use verdict::{
     Hook, Limits, Mode, News, Reason, Share, Sheet, Tables, Verdict,
     abi::{
-        ALL_PROTOCOLS, EGRESS_ISOLATED, FRONTENDS, HAS_BACKENDS, INGRESS_ISOLATED, MIXED_BACKENDS, NO_BACKENDS,
-        OWN_BACKEND, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort, endpoint_word, frontend_key, rule_key,
-        slot_number, word,
+        self, ALL_PROTOCOLS, EGRESS_ISOLATED, FRONTENDS, HAS_BACKENDS, INGRESS_ISOLATED, MIXED_BACKENDS, NO_BACKENDS,
+        OWN_BACKEND, OWN_NODE, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort, client_peer, endpoint_word,
+        frontend_key, rule_key, slot_number, word,
     },
     decide,
     memory::Memory,
+    mode,
 };
 
 pub(crate) const SYN: u8 = flow::tcp::SYN;
@@ -41,11 +42,16 @@ pub(crate) const RESOLVER: &str = "10.3.0.53:53";
 pub(crate) const SERVICE: [&str; 5] =
     ["10.96.0.10:80", "10.96.0.10:81", "10.96.0.10:82", "10.96.0.10:83", "10.96.0.10:84"];
 pub(crate) const NO_SERVICE: &str = "10.96.0.10:5432";
+/// A pod of the same node, whose own policy is asked too: see [`Pod::neighbor`]. The pod's policy lets it in at all
+/// of these ports but the last; its own lets it out to the second alone.
+pub(crate) const NEIGHBOR: &str = "10.1.0.9:40000";
+pub(crate) const TO_NEIGHBOR: [&str; 3] = ["10.1.0.2:8080", "10.1.0.2:8081", "10.1.0.2:9"];
 /// The node's own address, and another node's.
 pub(crate) const NODE: &str = "10.1.0.1:33000";
 pub(crate) const OTHER_NODE: &str = "10.200.0.2:33000";
 
 const ENDPOINT: u32 = 5;
+const NEIGHBORS_ENDPOINT: u32 = 6;
 /// The host side of the pod's veth.
 pub(crate) const LINK: u32 = 7;
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -57,6 +63,8 @@ pub(crate) const POLICY: u32 = slot_number(1, ISOLATED | RULES);
 pub(crate) const CLOSED: u32 = slot_number(2, ISOLATED);
 pub(crate) const OPEN: u32 = slot_number(3, 0);
 pub(crate) const WITH_RANGES: u32 = slot_number(4, INGRESS_ISOLATED | RANGES | RULES);
+/// The neighbor's.
+pub(crate) const NEIGHBORS: u32 = slot_number(5, EGRESS_ISOLATED);
 pub(crate) const NOTHING: u32 = 0;
 
 /// A packet, and which way it goes.
@@ -69,7 +77,7 @@ pub(crate) struct Sent {
 /// The pod, its tables and its clock.
 pub(crate) struct Pod {
     pub(crate) memory: Memory,
-    mode: Mode,
+    pub(crate) mode: Mode,
     now: Cell<u64>,
     epoch: Cell<u64>,
     /// Where the next packets came into the node; 0: the node made them.
@@ -100,7 +108,10 @@ impl Pod {
         {
             memory.put_identity(address(text), 128, identity);
         }
-        memory.nodes.borrow_mut().extend([(socket(NODE).0, 1), (socket(OTHER_NODE).0, 2)]);
+        memory.put_identity(address("10.1.0.2"), 128, 16);
+        memory.put_identity(socket(NEIGHBOR).0, 128, 17);
+        let client = (socket(NEIGHBOR).0, client_peer(NEIGHBORS_ENDPOINT));
+        memory.peers.borrow_mut().extend([(socket(NODE).0, OWN_NODE), (socket(OTHER_NODE).0, abi::OTHER_NODE), client]);
         let pod = Self {
             memory,
             mode,
@@ -127,7 +138,13 @@ impl Pod {
                 pod.rule(POLICY, FRONTENDS | 15, Outbound, TCP, RulePort::Frontend(port), rule);
             }
         }
+        for to in &TO_NEIGHBOR[..2] {
+            pod.rule(POLICY, 17, Inbound, TCP, RulePort::Class(socket(to).1), 106);
+            pod.rule(POLICY, 17, Inbound, UDP, RulePort::Class(socket(to).1), 106);
+        }
+        pod.rule(NEIGHBORS, 16, Outbound, TCP, RulePort::Class(socket(TO_NEIGHBOR[1]).1), 107);
         pod.publish(POLICY, NOTHING);
+        pod.neighbor(NEIGHBORS, NOTHING, mode);
         pod
     }
 
@@ -142,6 +159,20 @@ impl Pod {
         let record = [u64::from(in_force) | u64::from(staged) << 32, self.mode as u64];
         self.memory.generations.borrow_mut().insert(index, record);
         self.memory.publish(ENDPOINT, endpoint_word(self.epoch.get(), index));
+    }
+
+    /// Publishes a generation of the neighbor's.
+    pub(crate) fn neighbor(&self, in_force: u32, staged: u32, mode: Mode) {
+        self.epoch.set(self.epoch.get() + 1);
+        let index = self.epoch.get() as u32;
+        let record = [u64::from(in_force) | u64::from(staged) << 32, mode as u64];
+        self.memory.generations.borrow_mut().insert(index, record);
+        self.memory.publish(NEIGHBORS_ENDPOINT, endpoint_word(self.epoch.get(), index));
+    }
+
+    /// Takes the neighbor's generation away.
+    pub(crate) fn neighbor_goes(&self) {
+        self.memory.publish(NEIGHBORS_ENDPOINT, 0);
     }
 
     /// Takes the pod's generation away: known, and not published.
@@ -175,6 +206,11 @@ impl Pod {
     }
 
     pub(crate) fn judge(&self, sent: Sent) -> Verdict {
+        self.judge_and_do(sent).0
+    }
+
+    /// The verdict, and the mode that says what is done about it.
+    pub(crate) fn judge_and_do(&self, sent: Sent) -> (Verdict, Mode) {
         let hook = Hook {
             endpoint: ENDPOINT,
             direction: sent.direction,
@@ -183,7 +219,9 @@ impl Pod {
             segments: self.segments.get(),
             now: self.now.get(),
         };
-        decide(&self.memory, &hook, &mut Sheet::of(sent.packet))
+        let mut sheet = Sheet::of(sent.packet);
+        let verdict = decide(&self.memory, &hook, &mut sheet);
+        (verdict, mode(&self.memory, &sheet, verdict))
     }
 
     /// Judges the packets one after another and wants these reasons.

@@ -27,6 +27,7 @@ pub(crate) fn run(typed: &typed::Status) -> miette::Result<Ending> {
 
 fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
     about(report).write(out)?;
+    fill(report, out)?;
     writeln!(out)?;
     let mut pods = Table::new(["POD", "MODE", "LINK", "NOT-COVERED"]);
     for pod in &report.endpoints {
@@ -35,6 +36,7 @@ fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
     pods.write(out)?;
     foreign(report, out)?;
     links(report, out)?;
+    kept(report, out)?;
     counters(report, out)
 }
 
@@ -55,6 +57,30 @@ fn foreign(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out)?;
     table.write(out)
+}
+
+/// Policies that are gone and stay in force for now.
+fn kept(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    if report.kept_policies.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let mut table = Table::new(["POLICY", "IN-FORCE-THOUGH-GONE"]);
+    for policy in &report.kept_policies {
+        table.row([&policy.policy, &policy.why]);
+    }
+    table.write(out)
+}
+
+/// What the kernel's tables take, and which is the fullest.
+fn fill(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let bytes: u64 = report.tables.iter().filter_map(|table| table.bytes).sum();
+    let counted = report.tables.iter().filter_map(|table| Some((table, table.entries?)));
+    let fullest = counted.max_by_key(|(table, entries)| entries.saturating_mul(1_000_000) / table.room.max(1));
+    let fullest =
+        fullest.map(|(table, entries)| format!("; the fullest: {} with {entries} of {}", table.name, table.room));
+    let memory = bytes as f64 / f64::from(1 << 20);
+    writeln!(out, "\ntables: {memory:.1} MiB of the kernel's memory{}", fullest.unwrap_or_default())
 }
 
 /// Links that lead to no pod, what stands before our programs, and links that one half of connections crosses.
@@ -105,6 +131,7 @@ fn wide(report: &Report, out: &mut impl Write) -> io::Result<()> {
     pods.write(out)?;
     foreign(report, out)?;
     links(report, out)?;
+    kept(report, out)?;
     writeln!(out)?;
     let mut tables = Table::new(["TABLE", "ENTRIES", "ROOM", "BYTES"]);
     for table in &report.tables {
@@ -119,6 +146,13 @@ fn wide(report: &Report, out: &mut impl Write) -> io::Result<()> {
             "\nlinks that came while it ran: {}; without a program for {:.1} ms at most",
             report.window.links,
             report.window.longest_ns as f64 / 1e6
+        )?;
+    }
+    if report.events.corrected_shares > 0 {
+        writeln!(
+            out,
+            "\nshares of pods in the connection table that had lost count and were corrected: {}",
+            report.events.corrected_shares
         )?;
     }
     for drift in &report.self_check.last {

@@ -34,7 +34,9 @@ fn build() -> PathBuf {
     }
     // <target>/<profile>/build/<package-hash>/out: one kernel build serves every profile.
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let target = out.ancestors().nth(4).expect("OUT_DIR lies in the target folder").join("bpf");
+    let next_layout = env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some();
+    let folder = if next_layout { "bpf-next-layout" } else { "bpf" };
+    let target = out.ancestors().nth(4).expect("OUT_DIR lies in the target folder").join(folder);
     let tool = |name: &str, or: &str| env::var(name).unwrap_or_else(|_| or.into());
     let mut cargo = Command::new(tool("BPF_CARGO", "/usr/bin/cargo"));
     // What the outer cargo, rustup and clippy export would choose the wrong compiler and flags.
@@ -55,6 +57,7 @@ fn build() -> PathBuf {
         .env("RUSTC", tool("BPF_RUSTC", "/usr/bin/rustc"))
         .args(["build", "--release", "--locked", "--target-dir"])
         .arg(&target)
+        .args(if next_layout { &["--features", "next-layout"][..] } else { &[] })
         .status()
         .unwrap_or_else(|e| {
             panic!("the BPF toolchain's cargo does not start: {e}; run `./run setup`, or set BPF_OBJECT")

@@ -46,6 +46,8 @@ pub(crate) fn run(typed: &typed::Enforce) -> Result<Ending> {
     let served = agent.serve(&doors).map_err(|why| Failure::whole(&why))?;
     agent.comes_from(&from).map_err(|why| Failure::whole(&why))?;
     let mut told = Told::default();
+    let report = agent.report().map_err(|why| Failure::whole(&why))?;
+    tracing::info!("tables: {}", told::tables(&report));
     let update = agent.update(&cluster).map_err(|why| Failure::of("nothing is enforced", why))?;
     told.update(&from, &update);
     if let Some(at) = served.metrics() {
@@ -125,6 +127,8 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
             typed::Standing::Keep => verdict::Standing::Kept,
         },
         connections: typed.connections,
+        rules: typed.rules,
+        identities: typed.identities,
         ignore_interfaces: datapath::Ignored(typed.ignore_interfaces.clone()),
         ..defaults.datapath.clone()
     };
@@ -134,7 +138,8 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
         Mode::Enforce => verdict::Mode::Enforce,
     };
     let clients = if typed.masquerade_all { agent::Clients::Masqueraded } else { agent::Clients::Seen };
-    agent::Options { netns: typed.netns.clone(), default_mode, clients, datapath, ..defaults }
+    let remembers = Some(typed.state.clone().unwrap_or_else(|| typed.log.join("last-policies.yaml")));
+    agent::Options { netns: typed.netns.clone(), default_mode, clients, datapath, remembers, ..defaults }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! that is wrong when it becomes so.
 
 use crate::escape::printable;
-use agent::{Update, mode_name};
+use agent::{Report, Update, mode_name};
 use datapath::{Uncovered, WhyUncovered};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::Mode;
@@ -24,6 +24,18 @@ impl Told {
     }
 }
 
+/// How much the tables hold, and what they take.
+pub(crate) fn tables(report: &Report) -> String {
+    let room = |name: &str| report.tables.iter().find(|table| table.name == name).map_or(0, |table| table.room);
+    format!(
+        "room for {} connections, {} rules, {} identities; all tables take {:.1} MiB of the kernel's memory",
+        room("CONNECTIONS"),
+        room("RULES"),
+        room("IDENTITIES"),
+        report.tables.iter().filter_map(|table| table.bytes).sum::<u64>() as f64 / f64::from(1 << 20)
+    )
+}
+
 fn summary(from: &str, update: &Update) -> String {
     let mut by_mode: BTreeMap<Mode, usize> = BTreeMap::new();
     for mode in update.covered.values() {
@@ -42,6 +54,8 @@ fn summary(from: &str, update: &Update) -> String {
 }
 
 fn problems(update: &Update) -> impl Iterator<Item = String> {
+    let kept = agent::kept_policies(&update.kept).into_iter();
+    let kept = kept.map(|kept| format!("policy {} is gone and in force: {}", kept.policy, kept.why));
     let pods = update.not_covered.iter().map(|pod| format!("pod {} is not covered: {}", pod.pod, pod.why));
     let strange = |link: &&Uncovered| !matches!(link.why, WhyUncovered::Uplink | WhyUncovered::Ignored);
     let links = update
@@ -49,7 +63,7 @@ fn problems(update: &Update) -> impl Iterator<Item = String> {
         .iter()
         .filter(strange)
         .map(|link| format!("link {} leads to no pod: {}", link.name, link.why));
-    pods.chain(links).chain(update.warnings.iter().map(ToString::to_string))
+    pods.chain(links).chain(kept).chain(update.warnings.iter().map(ToString::to_string))
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     let Some(lab) = Lab::up(&world, "followed") else { return };
     let file = world.path("cluster/policy.yaml");
     fs::write(&file, policy(OPEN)).expect("written");
-    let running = Enforce::start(&world, &lab, &[]);
+    let running = Enforce::start(&world, &lab, &["--rules", "1000"]);
     until("it enforces", &world, || world.path("agent.sock").exists() && updates(&world) > 0);
 
     let first = status(&world);
@@ -210,6 +210,7 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     assert!(shown.err.contains("policy.yaml:1"), "{}", shown.err);
     let (answered, failed) = lab.calls();
     assert!(answered == 0 && failed > 0, "what was enforced stays in force: {answered}, {failed}");
+    assert!(shown.out.contains("MiB of the kernel's memory; the fullest: "), "{}", shown.out);
     let wide = world.run("status --socket agent.sock -o wide");
     assert!(wide.out.contains("RULES") && wide.out.contains("no-rule"), "{}", wide.out);
 
@@ -244,6 +245,10 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     let (answered, failed) = lab.calls();
     assert!(answered > 0 && failed == 0, "detached, nothing is in the way: {answered}, {failed}");
     let told = fs::read_to_string(world.path("told")).expect("read");
+    assert!(
+        told.contains("tables: room for 262144 connections, 1000 rules, 262144 identities; all tables take"),
+        "{told}"
+    );
     assert!(told.contains("policy.yaml:1") && told.contains("what was enforced before stays in force"), "{told}");
     assert_eq!(world.run("status --socket agent.sock").status, 2);
     let name = lab.name.clone();
@@ -252,7 +257,7 @@ fn a_folder_is_enforced_followed_and_asked_about() {
 }
 
 #[test]
-fn three_capabilities_suffice() {
+fn three_capabilities_and_a_root_that_is_read_only_suffice() {
     let world = World::new();
     let Some(lab) = Lab::up(&world, "least") else { return };
     fs::write(world.path("cluster/policy.yaml"), policy("[]")).expect("written");
@@ -267,13 +272,19 @@ fn three_capabilities_suffice() {
     );
     let words: Vec<&str> = words.split_whitespace().collect();
     let told = fs::File::create(world.path("told")).expect("made");
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(world.path("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(told);
-    let running = Enforce(command.spawn().expect("nsenter and setpriv, from util-linux"));
+    // Only this folder can be written to: the log, the state and the socket lie in it.
+    let read_only = "mount --bind . . && cd \"$PWD\" && mount -o remount,bind,ro / && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", read_only, "sh"]).args(&words);
+    command.current_dir(world.path("")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(told);
+    let running = Enforce(command.spawn().expect("unshare, nsenter and setpriv, from util-linux"));
     until("it enforces", &world, || world.path("agent.sock").exists() && updates(&world) > 0);
     let process = fs::read_to_string(format!("/proc/{}/status", running.0.id())).expect("it runs");
     // PERFMON, BPF and NET_ADMIN: bits 38, 39 and 12 of capabilities(7).
     assert!(process.contains("CapEff:\t000000c000001000\n"), "{process}");
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", running.0.id())).expect("it runs");
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some("/")).expect("a root");
+    assert!(root.split(' ').nth(3).is_some_and(|options| options.starts_with("ro")), "{root}");
     let (answered, failed) = lab.calls();
     assert!(answered == 0 && failed > 0, "what policy denies is dropped: {answered}, {failed}");
     assert_eq!(running.end(), Some(0));
@@ -314,7 +325,7 @@ fn what_is_pinned_stays_in_force_until_it_is_detached() {
 
     let listed = world.run("detach --bpffs bpffs --dry-run");
     assert_eq!((listed.status, listed.err.as_str()), (0, ""));
-    assert!(listed.out.contains("bpffs/v"), "{}", listed.out);
+    assert!(listed.out.contains("bpffs/v") && listed.out.contains("TCX"), "{}", listed.out);
     assert_eq!(lab.calls().0, 0, "a dry run takes nothing away");
     let netns = lab.netns();
     let done = world.run(&format!("detach --bpffs bpffs --netns {}", netns.display()));
@@ -322,7 +333,7 @@ fn what_is_pinned_stays_in_force_until_it_is_detached() {
     assert!(done.out.contains("LINK") && done.out.contains("bpffs/v"), "{}", done.out);
     let (answered, failed) = lab.calls();
     assert!(answered > 0 && failed == 0, "nothing is in the way: {answered}, {failed}");
-    assert_eq!(world.run("detach --bpffs bpffs --dry-run").out, "nothing is pinned there\n");
+    assert_eq!(world.run("detach --bpffs bpffs --dry-run").out, "there is nothing to take away\n");
 }
 
 #[test]

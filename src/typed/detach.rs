@@ -16,7 +16,7 @@ pub(crate) struct Detach {
     /// The node's network namespace [default: this one]
     #[arg(long, value_name = "FILE")]
     pub(crate) netns: Option<PathBuf>,
-    /// Say what is pinned there, and take nothing away
+    /// Say what would be taken away, and take nothing away
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

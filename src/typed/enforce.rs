@@ -26,6 +26,10 @@ pub(crate) struct Enforce {
     /// The folder of the flow log; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "/var/lib/podfence/log")]
     pub(crate) log: PathBuf,
+    /// The file in which what is in force is kept for the next start, so that policies of a namespace that is being
+    /// deleted meanwhile still hold for its last pods [default: last-policies.yaml in the folder of the flow log]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
     /// The mode where no label says another: learn, audit or enforce
     #[arg(long, value_name = "MODE", default_value = "learn")]
     pub(crate) default_mode: model::cluster::Mode,
@@ -58,6 +62,14 @@ pub(crate) struct Enforce {
     /// Connections the node's table holds [default: as the kernel program says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: Option<u32>,
+    /// Rules the node's tables hold: those of all its pods' policies, the old ones and the new ones beside each other
+    /// while they change. Takes about 70 bytes each [default: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rules: Option<u32>,
+    /// Prefixes of addresses that policies tell apart: pods and blocks, of the whole cluster. Takes about 100 bytes each
+    /// once it is there [default: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) identities: Option<u32>,
     /// Half-open connections one pod may hold
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) half_open_of_pod: u64,

@@ -14,9 +14,11 @@ mod check;
 mod expected;
 mod foreign;
 mod halves;
+mod keeper;
 mod metrics;
 mod node;
 mod question;
+mod remembered;
 pub mod report;
 mod serve;
 mod slices;
@@ -24,6 +26,7 @@ mod status;
 
 pub use halves::{Certainty, HalfSeen};
 pub use metrics::text as metrics_text;
+pub use node::reporting::kept_policies;
 pub use question::{Answer, End, Pair, Question, Said, Side};
 pub use report::Report;
 pub use serve::{Doors, Served};
@@ -54,6 +57,10 @@ pub struct Options {
     pub clients: Clients,
     /// How the program is loaded; `bpffs: None` pins nothing.
     pub datapath: datapath::Options,
+    /// How long what a policy's end opens is put off, as its namespace may be ending too.
+    pub settles_after: Duration,
+    /// The file in which what is in force is kept for the next agent; `None`: nowhere.
+    pub remembers: Option<PathBuf>,
     /// How often events are read.
     pub read_every: Duration,
     /// How often the connection table is swept: what opened or ended is told then.
@@ -81,6 +88,8 @@ impl Options {
             default_mode: Mode::Learn,
             clients: Clients::Seen,
             datapath: datapath::Options::default(),
+            settles_after: Duration::from_nanos(compile::SETTLES_AFTER),
+            remembers: None,
             read_every: Duration::from_millis(10),
             sweep_every: Duration::from_millis(500),
             slice_every: Duration::from_secs(10),

@@ -66,6 +66,8 @@ impl Metrics {
             "What is not as it should be, as `podfence status` lists it",
             report.problems().len() as u64,
         )?;
+        let kept = report.kept_policies.len() as u64;
+        to.gauge("policies_kept", "Policies that are gone and stay in force for now", kept)?;
         let check = &report.self_check;
         to.counter(
             "self_checks",
@@ -135,6 +137,11 @@ impl Metrics {
             events.lost_entries + events.ended_lost,
         )?;
         to.counter("idle_judged", "Idle connections judged again after a change", events.idle_judged)?;
+        to.counter(
+            "shares_corrected",
+            "Shares of pods in the connection table that had lost count and were corrected",
+            events.corrected_shares,
+        )?;
         to.counter("log_rows", "Rows handed to the flow log", log.rows)?;
         to.counter("log_rows_lost", "Rows that could not be written", log.lost)?;
         to.counter("log_failures", "How often the flow log did not take a row", log.failures)

@@ -1,20 +1,22 @@
 //! The loop of one node, in the node's network namespace.
 
-mod reporting;
+pub(crate) mod reporting;
+mod standing;
 
 use crate::{
     Answer, Clients, Error, Options, Question, Report,
     check::Check,
     foreign::{Foreign, Met},
     halves::{self, Certainty, Halves, Swept},
+    keeper::Keeper,
     question::Asker,
     slices::{Teller, ended_key},
     status::{NotCovered, Status, Stopped, Update, Window},
 };
-use compile::{Compiler, Ending, RuleTable};
+use compile::{Compiler, RuleTable};
 use datapath::{
-    Ahead, Bindings, Changed, Counted, Datapath, Ended, LinkChanges, Published, SweptEntry, Turn, UnknownPod, Word,
-    bind, discover, monotonic_coarse,
+    Ahead, Bindings, Changed, Counted, Datapath, LinkChanges, Published, SweptEntry, Turn, UnknownPod, Word, bind,
+    discover, monotonic_coarse, return_free_memory,
 };
 use flowlog::Writer;
 use model::{
@@ -26,6 +28,7 @@ use model::{
 use observer::Observer;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Range,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender},
@@ -33,9 +36,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use verdict::{
-    Admission, Asked, Mode, Phase, Reason, Staged, Standing, State,
-    abi::{ConnectionKey, EventKind, client_of, connection_parts, epoch_of, word},
-    judge_both,
+    Mode, Reason,
+    abi::{ConnectionKey, EventKind, Nanos, client_of, connection_parts},
     memory::Memory,
 };
 
@@ -58,8 +60,12 @@ const BATCH: usize = 16_384;
 /// Of two reckonings of when the kernel's clock was zero, the first holds while they differ by less: beyond,
 /// somebody has set the clock.
 const CLOCK_SET: u64 = 1_000_000_000;
+/// How long after the first publish a denied datagram may be an answer to one that nobody saw.
+const ANSWERS_MAY_COME: Nanos = 2_000_000_000;
 /// The log's time passes, and links are looked for, this often.
 const TICK: Duration = Duration::from_secs(1);
+/// What was in use for a moment (a segment of the log being written, a compile) goes back to the system this often.
+const RETURN_MEMORY: Duration = Duration::from_mins(1);
 
 /// Whether the kernel's tables and events are this agent's to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +82,7 @@ pub(crate) struct Node {
     options: Options,
     datapath: Datapath,
     compiler: Compiler,
-    ending: Ending,
+    keeper: Keeper,
     /// What is in force, with the kernel's ordinals.
     table: RuleTable,
     observer: Observer,
@@ -89,6 +95,8 @@ pub(crate) struct Node {
     ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
     halves: Halves,
     reads: Reads,
+    /// When what was denied may have been an answer to what passed before this agent's programs were in the hooks.
+    answers: Range<Nanos>,
     cluster: Option<Box<Cluster>>,
     bindings: Bindings,
     tables: Memory,
@@ -115,7 +123,7 @@ impl Node {
         let view = AddressView::new(&Cluster::default());
         Ok(Self {
             compiler: Compiler::new(&options.node, options.default_mode),
-            ending: Ending::default(),
+            keeper: Keeper::open(&options),
             observer: Observer::new(writer, view, &options.node, &instance),
             teller: Teller::new(clock_zero),
             links: LinkChanges::listen()?,
@@ -126,6 +134,7 @@ impl Node {
             ahead: BTreeMap::new(),
             halves: Halves::default(),
             reads: Reads::NotYet,
+            answers: 0..0,
             datapath,
             options,
             cluster: None,
@@ -147,7 +156,7 @@ impl Node {
     }
 
     pub(crate) fn run(mut self, asked: &Receiver<Ask>) {
-        let (mut swept, mut ticked) = (Instant::now(), Instant::now());
+        let [mut swept, mut ticked, mut returned] = [Instant::now(); 3];
         loop {
             match asked.recv_timeout(self.options.read_every) {
                 Ok(Ask::Update { cluster, reply }) => {
@@ -194,6 +203,10 @@ impl Node {
                 ticked = Instant::now();
                 done = done.and_then(|()| self.tick());
             }
+            if returned.elapsed() >= RETURN_MEMORY {
+                returned = Instant::now();
+                return_free_memory();
+            }
             if let Err(error) = done {
                 tracing::warn!(%error, "the node's loop goes on after an error");
             }
@@ -208,7 +221,7 @@ impl Node {
         }
         self.read_events()?;
         self.sweep(Duration::ZERO)?;
-        self.ending.keep(&mut cluster);
+        let keeping = self.keeper.keep(&mut cluster);
         let held = self.held_back();
         self.compiler.hold(held);
         let mut plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
@@ -222,7 +235,13 @@ impl Node {
         if self.compiler.cover(self.that_refuse(&bindings, stood)) == compile::Changed::Yes {
             plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
         }
+        self.keeper.write(&keeping);
+        let begun = monotonic_coarse();
         let mut published = self.publish(&mut plan, &bindings)?;
+        if self.cluster.is_none() {
+            self.answers = begun..monotonic_coarse() + ANSWERS_MAY_COME;
+        }
+        self.keeper.done(keeping);
         // A refusal may be left to hooks that came just now, and to none that could not be attached.
         let failed: BTreeSet<u32> = published.not_attached.iter().map(|(ifindex, _)| *ifindex).collect();
         let stand = |uid: &Arc<str>| !bindings.bound.get(uid).is_some_and(|link| failed.contains(&link.ifindex));
@@ -324,11 +343,12 @@ impl Node {
         for (ordinal, place) in self.datapath.tables().places() {
             self.teller.places.insert(*ordinal, place.clone());
         }
-        // An agent that leaves in good order sets it to 0. One that was killed may not have handed over what
-        // it told last.
+        // An agent that leaves in good order sets it to 0. One that was killed may not have handed over what it told
+        // in its last second: slices, of flows that go on as long as lies between two of them.
         let last_look = self.datapath.handed_on(Word::LastLook)?.cast_signed();
+        let slice = i64::try_from(self.options.slice_every.as_nanos()).unwrap_or(i64::MAX);
         if last_look != 0
-            && let Err(error) = self.observer.gap(last_look, unix_now(), "agent-killed", 0)
+            && let Err(error) = self.observer.gap(last_look.saturating_sub(slice), unix_now(), "agent-killed", 0)
         {
             self.log_failed(&error);
         }
@@ -343,6 +363,7 @@ impl Node {
             slots: published.slots,
             uncovered_links: bindings.uncovered.clone(),
             warnings: table.warnings.clone(),
+            kept: self.keeper.kept().clone(),
             ..Update::default()
         };
         let failed: BTreeMap<u32, String> =
@@ -456,7 +477,7 @@ impl Node {
         self.tell_all(&entries);
         self.look_at_halves();
         self.judge_idle();
-        Ok(())
+        self.unbury()
     }
 
     /// Looks for links that only one half of connections crosses. What is new is told at once; where one is whole
@@ -511,75 +532,6 @@ impl Node {
         }
     }
 
-    /// Entries that stood idle through a change are judged here, in their original direction, by what
-    /// admitted them. What would be denied is told once; the entry itself is left to the kernel, which
-    /// judges it at its next packet: writing it from here could lose what the kernel counts meanwhile.
-    fn judge_idle(&mut self) {
-        let now = monotonic_coarse();
-        let (sweep, tables) = self.datapath.sweep();
-        let (places, entries) = (tables.places().clone(), sweep.standing().to_vec());
-        for (key, record) in entries {
-            let parts = connection_parts(&key);
-            let state = State(record[word::STATE]);
-            let Some(place) = places.get(&parts.endpoint) else { continue };
-            let epoch = epoch_of(place.word);
-            let idle = Duration::from_nanos(now.saturating_sub(record[word::LAST_SEEN])) > TICK;
-            let standing = matches!(state.phase(), Phase::HalfOpen | Phase::Established);
-            if !idle || !standing || state.epoch() == epoch || state.admission() != Admission::Policy {
-                continue;
-            }
-            if !self.idle_told.insert((key, epoch)) {
-                continue;
-            }
-            self.idle_judged += 1;
-            // A peer that is gone, its address perhaps another pod's by now, lost nothing by the change.
-            if self.peer_is_gone(parts.peer, record[word::LAST_SEEN]) {
-                continue;
-            }
-            let port = if state.opened() == flow::Direction::Inbound { parts.local_port } else { parts.peer_port };
-            let asked = Asked {
-                endpoint: parts.endpoint,
-                opened: state.opened(),
-                protocol: parts.protocol,
-                port,
-                peer: parts.peer,
-            };
-            let own = place.addresses.get(parts.own_address as usize).copied().unwrap_or_default();
-            let judged = judge_both(&self.tables, &asked, own);
-            let goes_on = judged.reason().allows() || self.options.datapath.standing == Standing::Kept;
-            if goes_on && judged.staged() != Staged::Deny {
-                continue;
-            }
-            let phase = if goes_on { state.phase() } else { Phase::Tombstone };
-            let reason = match (judged.reason().allows(), goes_on) {
-                (true, _) => Reason::Rejudged,
-                (false, true) => Reason::Kept,
-                (false, false) => Reason::Revoked,
-            };
-            let judged_state =
-                state.with_phase(phase).with_reason(reason as u8).with_staged(judged.staged()).with_epoch(epoch);
-            let mut judged_record = record;
-            judged_record[word::STATE] = judged_state.0;
-            let entry = SweptEntry {
-                key,
-                record: judged_record,
-                counted: Counted::default(),
-                seen_before: record[word::LAST_SEEN],
-                state_before: state.0,
-                ended: Ended::No,
-            };
-            if let Some(event) = self.teller.judged_idle(&entry) {
-                self.observe(event);
-            }
-        }
-    }
-
-    /// Whether an address belongs to another pod now, or to none, than at a moment of the coarse clock.
-    fn peer_is_gone(&self, peer: flow::Address, at: verdict::abi::Nanos) -> bool {
-        let owner = |at| self.observer.view().end(peer.ip(), 0, at).pod_uid;
-        owner(self.teller.unix(at)) != owner(unix_now())
-    }
-
     fn observe(&mut self, event: FlowEvent) {
         if let Err(error) = self.observer.observe(event) {
             self.log_failed(&error);
@@ -627,10 +579,11 @@ impl Node {
         let incomplete = !self.bindings.pods_without_link.is_empty()
             || self.bindings.bound.values().any(|link| link.link_local == flow::Address::default());
         let moved = std::mem::replace(&mut self.moved, Changed::No);
-        if (incomplete || moved == Changed::Yes)
-            && let Some(cluster) = self.cluster.take()
+        if (incomplete || moved == Changed::Yes || self.keeper.is_due())
+            && let Some(mut cluster) = self.cluster.take()
         {
             let kept = cluster.clone();
+            self.keeper.given(&mut cluster);
             if let Err(error) = self.update(cluster) {
                 self.cluster = Some(kept);
                 return Err(error);

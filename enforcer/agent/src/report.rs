@@ -38,6 +38,10 @@ pub struct Report {
     pub window: NewLinks,
     /// What of the cluster's objects was passed over.
     pub warnings: Vec<String>,
+    /// Policies that are gone and stay in force for now.
+    pub kept_policies: Vec<KeptPolicy>,
+    /// Why what is in force is not kept for the agent's next start, or what was kept could not be read.
+    pub not_remembered: Option<String>,
     /// The kernel's tables.
     pub tables: Vec<Table>,
     /// What became of packets. Of each reason that makes events, events + suppressed + lost = packets.
@@ -194,6 +198,16 @@ pub struct NewLinks {
     pub longest_ns: u64,
 }
 
+/// A policy that is gone and stays in force for now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptPolicy {
+    /// `namespace/name`.
+    pub policy: String,
+    /// Why, and how long.
+    pub why: String,
+}
+
 /// One of the kernel's tables.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -250,6 +264,8 @@ pub struct Events {
     pub lost_entries: u64,
     /// Idle connections judged again after a change.
     pub idle_judged: u64,
+    /// Shares of pods in the connection table that had lost count and were corrected.
+    pub corrected_shares: u64,
 }
 
 /// The flow log.
@@ -301,6 +317,9 @@ impl Report {
         }
         if let Some(refused) = &self.source.refused {
             problems.push(format!("what {} says now is not in force: {}", self.source.from, refused.why));
+        }
+        if let Some(why) = &self.not_remembered {
+            problems.push(format!("what is in force does not outlive the agent: {why}"));
         }
         for endpoint in &self.endpoints {
             if let Some(why) = &endpoint.not_covered {

@@ -1,7 +1,7 @@
 //! What the agent answers.
 
 use crate::HalfSeen;
-use compile::Warning;
+use compile::{Kept, Warning};
 use datapath::{Ahead, Attachment, Counted, Counters, Publishing, Uncovered};
 use model::ledger::Ledger;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -33,6 +33,8 @@ pub struct Update {
     pub uncovered_links: Vec<Uncovered>,
     /// What was passed over in the cluster's objects.
     pub warnings: Vec<Warning>,
+    /// Policies that are gone and stay in force for now.
+    pub kept: Kept,
 }
 
 /// A pod that is not covered.

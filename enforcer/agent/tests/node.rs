@@ -4,11 +4,14 @@
 #[macro_use]
 mod world;
 mod big;
+mod ending;
 mod foreign;
 mod halves;
 mod links;
 mod path_mtu;
 mod restart;
+mod sizes;
+mod upgrade;
 
 use datapath::Attachment;
 use flowlog::read_records;

@@ -27,7 +27,7 @@ mod terms;
 
 pub use classes::Prefix;
 pub use compiler::Compiler;
-pub use ending::Ending;
+pub use ending::{Ending, Kept, Remembered, SETTLES_AFTER};
 pub use mode::MODE_LABEL;
 pub use plan::{Counts, EndpointChange, Limits, Plan, TooLarge};
 pub use slots::{PortPrefix, Slot};

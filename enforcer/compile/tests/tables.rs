@@ -1,9 +1,9 @@
 //! What goes into a table beside policy's answers: modes, nodes, staged slots, shared slots, limits.
 
-use compile::{Compiler, Ending, Limits, MODE_LABEL, Warning, compile};
+use compile::{Compiler, Limits, MODE_LABEL, Warning, compile};
 use flow::Address;
 use model::{
-    cluster::{Cluster, Namespace, Node, Owner, Pod, Service, ServicePort, Source, TargetPort, Workload, WorkloadKey},
+    cluster::{Cluster, Namespace, Node, Owner, Pod, Service, ServicePort, TargetPort, Workload, WorkloadKey},
     labels::{Labels, Selector},
     policy::{NetworkPolicy, PolicySet, Protocol, Rule},
 };
@@ -160,48 +160,6 @@ fn an_address_that_went_to_another_pod_is_the_later_pods() {
     reused.pods[1].addresses = vec!["10.1.0.2".parse().unwrap()];
     let table = compile(&reused, &none, &none, NODE, Mode::Learn).unwrap();
     assert_eq!(table.endpoints.len(), 2);
-}
-
-#[test]
-fn a_namespace_that_is_being_deleted_keeps_its_policies_while_it_has_pods() {
-    let (mut ending, mut now) = (Ending::default(), cluster(None, None));
-    let given = Source { file: "cluster.yaml".into(), line: 1 };
-    let isolated = |cluster: &Cluster| {
-        let table = compile(cluster, &cluster.policies, &cluster.staged, NODE, Mode::Enforce).unwrap();
-        table.slots.values().all(|slot| slot.ingress_isolated)
-    };
-    let namespace = |cluster: &mut Cluster, terminating| {
-        let namespace = Namespace { terminating, source: Some(given.clone()), ..Namespace::default() };
-        cluster.namespaces.insert("x".into(), namespace);
-    };
-    namespace(&mut now, false);
-    now.policies = set(vec![deny_all("p")]);
-    assert_eq!(ending.keep(&mut now), 0);
-    // Without the end of the namespace, a policy that goes is gone.
-    let mut live = now.clone();
-    live.policies = PolicySet::default();
-    assert_eq!(ending.clone().keep(&mut live), 0);
-    assert!(!isolated(&live));
-    // With it, it stays: also once the namespace's own object is gone.
-    now.policies = PolicySet::default();
-    namespace(&mut now, true);
-    assert_eq!(ending.keep(&mut now), 1);
-    assert!(isolated(&now));
-    now.policies = PolicySet::default();
-    now.namespaces.clear();
-    assert_eq!(ending.keep(&mut now), 1);
-    assert!(isolated(&now));
-    // A new namespace of the same name begins without them.
-    let mut again = now.clone();
-    again.policies = PolicySet::default();
-    namespace(&mut again, false);
-    assert_eq!(ending.clone().keep(&mut again), 0);
-    assert!(!isolated(&again));
-    // And once no pod is left, nothing is kept.
-    now.policies = PolicySet::default();
-    now.pods.clear();
-    assert_eq!(ending.keep(&mut now), 0);
-    assert_eq!(now.policies, PolicySet::default());
 }
 
 #[test]

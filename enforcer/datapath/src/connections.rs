@@ -200,6 +200,15 @@ impl Sweep {
         Ok(())
     }
 
+    /// Takes out one entry, as if it had never been there; nothing happens where it is gone.
+    pub fn take_out(&mut self, tables: &mut Tables, key: &ConnectionKey) -> Result<Option<SweptEntry>, Error> {
+        let taken = self.take(key, Why::Stopped, |_| Ended::Yes(Why::Stopped))?;
+        if let Some(entry) = &taken {
+            tables.give_back(connection_parts(key).endpoint, State(entry.record[word::STATE]).share(), 1)?;
+        }
+        Ok(taken)
+    }
+
     /// Takes out every entry: the agent stops, and hooks are detached.
     pub fn drain(&mut self, tables: &mut Tables) -> Result<Vec<SweptEntry>, Error> {
         self.look(tables, Nanos::MAX, 0, |_, _, _| Ended::Yes(Why::Stopped))

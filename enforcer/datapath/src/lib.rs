@@ -32,9 +32,9 @@ pub use fill::TableSize;
 pub use kept::{Turn, Word};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
 pub use netlink::{Changed, LinkChanges};
-pub use system::{ForeignHook, attach_foreign, monotonic_coarse, open_tap};
+pub use system::{ForeignHook, attach_foreign, monotonic_coarse, open_tap, return_free_memory};
 pub use tables::{Place, Published, Publishing, Tables};
-pub use taken_away::{LinkTaken, TakenAway, take_away};
+pub use taken_away::{LinkTaken, TakenAway, take_away, would_take_away};
 
 /// The kernel program, as the build script built it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("KERNEL_OBJECT"));

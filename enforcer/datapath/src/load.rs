@@ -59,6 +59,10 @@ pub struct Options {
     pub attachment: Option<Attachment>,
     /// Entries the connection table holds; `None`: as the object says.
     pub connections: Option<u32>,
+    /// Rules the tables hold, those of an old policy and a new one beside each other; `None`: as the object says.
+    pub rules: Option<u32>,
+    /// Prefixes of addresses with an identity; `None`: as the object says.
+    pub identities: Option<u32>,
     /// `Some`: time and sockets come from [`Datapath::set_test`] (test runs).
     pub test: Option<TestInput>,
 }
@@ -83,6 +87,8 @@ impl Default for Options {
             events: 2000,
             attachment: None,
             connections: None,
+            rules: None,
+            identities: None,
             test: None,
         }
     }
@@ -131,8 +137,15 @@ impl Datapath {
         for (name, value) in &globals {
             loader.override_global(name, value, true);
         }
-        if let Some(entries) = options.connections {
-            loader.map_max_entries(maps::CONNECTIONS, entries);
+        let sizes = [
+            (maps::CONNECTIONS, options.connections),
+            (maps::RULES, options.rules),
+            (maps::IDENTITIES, options.identities),
+        ];
+        for (name, entries) in sizes {
+            if let Some(entries) = entries {
+                loader.map_max_entries(name, entries);
+            }
         }
         let pins = options.bpffs.as_deref().map(Pins::open).transpose()?;
         if let Some(pins) = &pins {

@@ -186,6 +186,12 @@ pub(crate) fn remove_all(folder: &Path) -> Result<usize, Error> {
     Ok(removed)
 }
 
+/// How many pins are in a folder and those below it.
+pub(crate) fn count(folder: &Path) -> Result<usize, Error> {
+    let each = listed(folder)?.into_iter().map(|path| if path.is_dir() { count(&path) } else { Ok(1) });
+    each.sum()
+}
+
 pub(crate) fn failed<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
     move |source| Error::Pin { doing, path: path.to_owned(), source: Box::new(source) }
 }

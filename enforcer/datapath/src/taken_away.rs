@@ -3,7 +3,7 @@
 use crate::{
     Error, Found, Ignored,
     discover::veths,
-    filters::{Removal, remove_empty_clsact, remove_ours},
+    filters::{Filter, Removal, filters, remove_empty_clsact, remove_ours},
     netlink::Route,
     pins::{self, ifindex_of},
     system::{self, Detached},
@@ -42,6 +42,21 @@ pub struct LinkTaken {
 /// Takes all of it away in the caller's network namespace. Filters are known by their handle, qdiscs by the mark
 /// that the agent made beside its pins. What fails is told, and the rest goes on.
 pub fn take_away(bpffs: &Path) -> Result<TakenAway, Error> {
+    walk(bpffs, Doing::TakeAway)
+}
+
+/// What [`take_away`] would take away now; nothing changes. Hooks of interfaces that are gone are among it.
+pub fn would_take_away(bpffs: &Path) -> Result<TakenAway, Error> {
+    walk(bpffs, Doing::Look)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    TakeAway,
+    Look,
+}
+
+fn walk(bpffs: &Path, doing: Doing) -> Result<TakenAway, Error> {
     let mut route = Route::open()?;
     let Found { links, others, .. } = veths(&mut route, &Ignored::default())?;
     let others = others.into_iter().map(|link| (link.ifindex, link.name));
@@ -53,7 +68,11 @@ pub fn take_away(bpffs: &Path) -> Result<TakenAway, Error> {
     for layout in &layouts {
         for pin in pins::listed(&layout.join("links"))? {
             let Some(ifindex) = ifindex_of(&pin) else { continue };
-            match system::detach_pinned_link(&pin) {
+            let detached = match doing {
+                Doing::TakeAway => system::detach_pinned_link(&pin),
+                Doing::Look => Ok(Detached::Now),
+            };
+            match detached {
                 Ok(Detached::Now) => taken.of(ifindex, &names).tcx += 1,
                 Ok(Detached::Before) => {}
                 Err(e) => taken.failed.push(format!("detach {}: {e}", pin.display())),
@@ -62,13 +81,17 @@ pub fn take_away(bpffs: &Path) -> Result<TakenAway, Error> {
         marked.extend(pins::listed(&layout.join("qdiscs"))?.iter().filter_map(|mark| ifindex_of(mark)));
     }
     for ifindex in names.keys().chain(&marked).copied().collect::<BTreeSet<u32>>() {
-        taken.filters(&mut route, ifindex, &names);
+        taken.filters(&mut route, ifindex, &names, doing);
         if marked.contains(&ifindex) {
-            taken.qdisc(&mut route, ifindex, &names);
+            taken.qdisc(&mut route, ifindex, &names, doing);
         }
     }
     for layout in layouts {
-        match pins::remove_all(&layout) {
+        let removed = match doing {
+            Doing::TakeAway => pins::remove_all(&layout),
+            Doing::Look => pins::count(&layout),
+        };
+        match removed {
             Ok(pins) => taken.layouts.push((layout, pins)),
             Err(e) => taken.failed.push(e.to_string()),
         }
@@ -87,9 +110,15 @@ impl TakenAway {
         self.links.entry(ifindex).or_insert_with(new)
     }
 
-    fn filters(&mut self, route: &mut Route, ifindex: u32, names: &BTreeMap<u32, Arc<str>>) {
+    fn filters(&mut self, route: &mut Route, ifindex: u32, names: &BTreeMap<u32, Arc<str>>, doing: Doing) {
         for direction in [Direction::Inbound, Direction::Outbound] {
-            match remove_ours(route, ifindex, direction) {
+            let removed = match doing {
+                Doing::TakeAway => remove_ours(route, ifindex, direction),
+                Doing::Look => {
+                    filters(route, ifindex, direction).map(|filters| found(filters.iter().any(Filter::is_ours)))
+                }
+            };
+            match removed {
                 Ok(Removal::Done) => self.of(ifindex, names).filters += 1,
                 Ok(Removal::Nothing) => {}
                 Err(e) => self.failed.push(format!("interface {ifindex}: {e}")),
@@ -97,11 +126,29 @@ impl TakenAway {
         }
     }
 
-    fn qdisc(&mut self, route: &mut Route, ifindex: u32, names: &BTreeMap<u32, Arc<str>>) {
-        match remove_empty_clsact(route, ifindex) {
+    fn qdisc(&mut self, route: &mut Route, ifindex: u32, names: &BTreeMap<u32, Arc<str>>, doing: Doing) {
+        let removed = match doing {
+            Doing::TakeAway => remove_empty_clsact(route, ifindex),
+            Doing::Look => would_be_empty(route, ifindex).map(|empty| found(empty && names.contains_key(&ifindex))),
+        };
+        match removed {
             Ok(Removal::Done) => self.of(ifindex, names).qdisc += 1,
             Ok(Removal::Nothing) => {}
             Err(e) => self.failed.push(format!("interface {ifindex}: {e}")),
         }
     }
+}
+
+/// Whether a clsact qdisc has nobody's filters but ours.
+fn would_be_empty(route: &mut Route, ifindex: u32) -> Result<bool, Error> {
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        if !filters(route, ifindex, direction)?.iter().all(Filter::is_ours) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+const fn found(there: bool) -> Removal {
+    if there { Removal::Done } else { Removal::Nothing }
 }

@@ -196,6 +196,8 @@ impl<'r> Trial<'r> {
                 datapath: self.datapath.clone(),
                 read_every: self.read_every,
                 sweep_every: Duration::from_millis(100),
+                // Policies come and go from trial to trial.
+                settles_after: Duration::ZERO,
                 ..agent::Options::of_node(cluster::NODE)
             };
             self.agent = Some((Agent::start(options, writer)?, log));

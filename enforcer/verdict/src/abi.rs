@@ -8,7 +8,7 @@ use crate::{Reason, Staged};
 use flow::{Address, Direction, FlowKey};
 
 /// The layout version: part of every pin's path. It changes with any key, value or event below.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = if cfg!(feature = "next-layout") { 3 + 1_000_000 } else { 3 };
 
 /// Nanoseconds of the kernel's coarse monotonic clock (`bpf_ktime_get_coarse_ns`, 5.11).
 pub type Nanos = u64;
@@ -235,6 +235,9 @@ pub const PORT_PREFIX: u32 = 56;
 /// entry without sorting.
 pub type ConnectionKey = [u64; 3];
 
+/// Where the own address' index and the endpoint stand in the last word of a [`ConnectionKey`].
+const OWN_AND_ENDPOINT: (u32, u32) = if cfg!(feature = "next-layout") { (61, 40) } else { (40, 43) };
+
 /// The key of the entry for a packet whose peer and local ends are these.
 #[inline(always)]
 pub const fn connection_key(
@@ -248,8 +251,8 @@ pub const fn connection_key(
     let ends = peer_port as u64
         | (local_port as u64) << 16
         | (protocol as u64) << 32
-        | (own_address as u64 & 7) << 40
-        | (endpoint as u64) << 43;
+        | (own_address as u64 & 7) << OWN_AND_ENDPOINT.0
+        | (endpoint as u64) << OWN_AND_ENDPOINT.1;
     [peer.0[0], peer.0[1], ends]
 }
 
@@ -272,8 +275,8 @@ pub const fn connection_parts(key: &ConnectionKey) -> ConnectionParts {
         peer_port: key[2] as u16,
         local_port: (key[2] >> 16) as u16,
         protocol: (key[2] >> 32) as u8,
-        own_address: (key[2] >> 40) as u32 & 7,
-        endpoint: (key[2] >> 43) as u32,
+        own_address: (key[2] >> OWN_AND_ENDPOINT.0) as u32 & 7,
+        endpoint: (key[2] >> OWN_AND_ENDPOINT.1) as u32 & ((1 << 21) - 1),
     }
 }
 

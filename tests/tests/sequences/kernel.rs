@@ -125,7 +125,7 @@ impl<'a> Kernel<'a> {
             links,
             datapath,
             compiler: Compiler::new(NODE_NAME, Mode::Enforce),
-            ending: Ending::default(),
+            ending: Ending::new(NODE_NAME, 0),
             bound: BTreeMap::new(),
             meant: Cluster::default(),
             next_does_not_fit: false,
@@ -156,12 +156,13 @@ impl<'a> Kernel<'a> {
                 self.standing.iter_mut().for_each(|connection| connection.kept = Kept::Nothing);
                 return Ok(());
             }
-            // A new agent cannot know the policies of a namespace that is being deleted.
-            Step::AgentKilled if !world.is_ending() => {
+            Step::AgentKilled => {
                 self.datapath = None;
                 self.datapath = Some(Datapath::load(&self.options).map_err(|e| e.to_string())?);
                 self.compiler = Compiler::new(NODE_NAME, Mode::Enforce);
-                self.ending = Ending::default();
+                let remembered = self.ending.remembered();
+                self.ending = Ending::new(NODE_NAME, 0);
+                self.ending.after(remembered);
                 self.next_does_not_fit = false;
                 *seen.entry((AGENT_KILLED, true)).or_default() += 1;
             }
@@ -181,7 +182,7 @@ impl<'a> Kernel<'a> {
 
     fn publish_once(&mut self, world: &World, seen: &mut Seen) -> Result<(), String> {
         let mut cluster = world.shown();
-        if self.ending.keep(&mut cluster) > 0 {
+        if !self.ending.keep(&mut cluster, 0).ending.is_empty() {
             *seen.entry((POLICIES_KEPT, true)).or_default() += 1;
         }
         let plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged);

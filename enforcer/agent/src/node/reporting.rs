@@ -4,11 +4,11 @@ use super::Node;
 use crate::{
     Certainty, Error, HalfSeen, Update, mode_name,
     report::{
-        Connections, Count, Endpoint, Events, HalfLink, Link, Log, NewLinks, Overtaken, Refused, Report, Source, Table,
-        UncoveredLink,
+        Connections, Count, Endpoint, Events, HalfLink, KeptPolicy, Link, Log, NewLinks, Overtaken, Refused, Report,
+        Source, Table, UncoveredLink,
     },
 };
-use compile::RuleTable;
+use compile::{Kept, RuleTable};
 use datapath::{Ahead, Attachment, Counters, Place, Publishing, WhyUncovered};
 use flow::{Address, Direction};
 use model::record::UnixNanos;
@@ -117,6 +117,8 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
             longest_ns: nanos(status.window.longest),
         },
         warnings: node.history.last.warnings.iter().map(ToString::to_string).collect(),
+        kept_policies: kept_policies(node.keeper.kept()),
+        not_remembered: node.keeper.problem().map(str::to_owned),
         tables: tables.collect(),
         counters: counts(&status.counters),
         events: Events {
@@ -127,6 +129,7 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
             ended_lost: status.counters.ended.lost,
             lost_entries: status.lost_entries,
             idle_judged: status.idle_judged,
+            corrected_shares: node.datapath.sweep().0.corrected_shares,
         },
         log: Log {
             rows: log.rows,
@@ -176,6 +179,17 @@ fn endpoint(endpoint: &compile::Endpoint, place: Option<&Place>, connections: Co
         connections,
         ..Endpoint::default()
     }
+}
+
+/// Why a policy that is gone is still in force.
+const ENDS: &str = "its namespace is being deleted: it stays in force until the last pod is gone";
+/// The same, while nobody knows whether the namespace is.
+const SETTLES: &str = "it was deleted: what that opens opens within seconds, unless its namespace ends too";
+
+/// What is told of policies that are gone and stay in force.
+pub fn kept_policies(kept: &Kept) -> Vec<KeptPolicy> {
+    let policy = |why: &'static str| move |policy: &String| KeptPolicy { policy: policy.clone(), why: why.to_owned() };
+    kept.ending.iter().map(policy(ENDS)).chain(kept.settling.iter().map(policy(SETTLES))).collect()
 }
 
 fn uncovered_links(last: &Update) -> Vec<UncoveredLink> {

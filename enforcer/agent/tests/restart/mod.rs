@@ -47,7 +47,19 @@ pub(crate) struct Process(Child);
 
 impl Process {
     pub(crate) fn spawn(world: &World, bpffs: &Bpffs, log: &Path, attachment: Attachment, policies: &str) -> Self {
-        let child = Command::new(env::current_exe().unwrap())
+        Self::of(&env::current_exe().unwrap(), world, bpffs, log, attachment, policies)
+    }
+
+    /// The agent of another build of these tests.
+    pub(crate) fn of(
+        build: &Path,
+        world: &World,
+        bpffs: &Bpffs,
+        log: &Path,
+        attachment: Attachment,
+        policies: &str,
+    ) -> Self {
+        let child = Command::new(build)
             .args(["--exact", "restart::the_process_of_an_agent", "--ignored", "--nocapture"])
             .env("PODFENCE_TEST_WORLD", &world.prefix)
             .env("PODFENCE_TEST_BPFFS", bpffs.path())
@@ -95,7 +107,11 @@ fn the_process_of_an_agent() {
         [Attachment::Tcx, Attachment::Clsact].into_iter().find(|way| format!("{way:?}") == told("ATTACHMENT"));
     let options = datapath::Options { bpffs: Some(told("BPFFS").into()), attachment, ..datapath::Options::default() };
     let agent = start_with(&world, Path::new(&told("LOG")), options);
-    let policies = if told("POLICIES") == "wider" { wider() } else { policy() };
+    let policies = match &*told("POLICIES") {
+        "wider" => wider(),
+        "both ends" => crate::upgrade::both_ends(),
+        _ => policy(),
+    };
     let update = agent.update(&enforced(policies)).unwrap();
     assert_eq!(update.covered.len(), 2, "{update:?}");
     println!("enforces");
@@ -103,26 +119,26 @@ fn the_process_of_an_agent() {
 }
 
 /// A thread that goes on until it is told to stop.
-struct Ongoing<T> {
+pub(crate) struct Ongoing<T> {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
     thread: Option<JoinHandle<T>>,
 }
 
 impl<T: Send + 'static> Ongoing<T> {
-    fn start(work: impl FnOnce(&AtomicBool, &AtomicU64) -> T + Send + 'static) -> Self {
+    pub(crate) fn start(work: impl FnOnce(&AtomicBool, &AtomicU64) -> T + Send + 'static) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopping, counting) = (stop.clone(), count.clone());
         let thread = Some(thread::spawn(move || work(&stopping, &counting)));
         Self { stop, count, thread }
     }
 
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Waits until it has counted this many more.
-    fn goes_on(&self, more: u64) {
+    pub(crate) fn goes_on(&self, more: u64) {
         let (until, deadline) = (self.count() + more, Instant::now() + Duration::from_secs(20));
         while self.count() < until {
             assert!(Instant::now() < deadline, "it went on no more after {}", self.count());
@@ -130,7 +146,7 @@ impl<T: Send + 'static> Ongoing<T> {
         }
     }
 
-    fn end(mut self) -> T {
+    pub(crate) fn end(mut self) -> T {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap()
     }
@@ -143,7 +159,7 @@ impl<T> Drop for Ongoing<T> {
 }
 
 /// Writes and reads back bytes of which no two rounds have the same, and compares.
-fn byte_for_byte(mut stream: TcpStream) -> Ongoing<()> {
+pub(crate) fn byte_for_byte(mut stream: TcpStream) -> Ongoing<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     Ongoing::start(move |stop, rounds| {
         while !stop.load(Ordering::Relaxed) {
@@ -159,7 +175,7 @@ fn byte_for_byte(mut stream: TcpStream) -> Ongoing<()> {
 }
 
 /// A datagram of each family every millisecond to the closed port: what was sent. And what arrives there.
-fn probes(world: &World) -> (Ongoing<()>, Ongoing<()>) {
+pub(crate) fn probes(world: &World) -> (Ongoing<()>, Ongoing<()>) {
     let [to_v4, to_v6] = SERVER;
     let bind = |of: &str, v4: &str, v6: &str, port: u16| {
         world.inside(of, || [UdpSocket::bind((v4, port)).unwrap(), UdpSocket::bind((v6, port)).unwrap()])
@@ -190,7 +206,7 @@ fn probes(world: &World) -> (Ongoing<()>, Ongoing<()>) {
 }
 
 /// Nothing more arrives from here on, while `work` lasts and probes are sent all the time.
-fn nothing_arrives<T>((sent, arrived): &(Ongoing<()>, Ongoing<()>), work: impl FnOnce() -> T) -> T {
+pub(crate) fn nothing_arrives<T>((sent, arrived): &(Ongoing<()>, Ongoing<()>), work: impl FnOnce() -> T) -> T {
     sent.goes_on(20);
     let before = (sent.count(), arrived.count());
     let made = work();
@@ -247,7 +263,9 @@ fn an_agent_killed_and_started_again_cuts_nothing_allowed_and_lets_nothing_denie
         allowed.end();
         agent.kill();
         let kept = read_records(log.path()).unwrap();
-        assert!(kept.1.iter().any(|gap| &*gap.reason == "agent-killed"), "{:?}", kept.1);
+        let killed: Vec<_> = kept.1.iter().filter(|gap| &*gap.reason == "agent-killed").collect();
+        // Slices of a second, which its last second had not handed over.
+        assert!(!killed.is_empty() && killed.iter().all(|gap| gap.end - gap.start >= 1_000_000_000), "{killed:?}");
     }
 }
 
@@ -391,7 +409,9 @@ fn an_agent_that_attaches_otherwise_leaves_one_program_in_each_hook() {
             agent.leave().unwrap();
             start(second).leave().unwrap();
         });
+        let would = world.inside("node", || datapath::would_take_away(bpffs.path()).unwrap());
         let taken = world.inside("node", || datapath::take_away(bpffs.path()).unwrap());
+        assert_eq!(would, taken, "what a dry run says is what happens");
         let hooks: Vec<_> = taken.links.values().map(|link| (link.tcx, link.filters)).collect();
         assert_eq!(hooks, [if second == tcx { (2, 0) } else { (0, 2) }; 2]);
         probes.1.goes_on(20);

@@ -259,6 +259,9 @@ pub(crate) fn policy() -> PolicySet {
     }
 }
 
+/// How long these agents put off what a policy's end opens.
+pub(crate) const SETTLES_AFTER: Duration = Duration::from_secs(1);
+
 pub(crate) fn start(world: &World, log: &Path) -> Agent {
     start_with(world, log, datapath::Options::default())
 }
@@ -274,6 +277,8 @@ pub(crate) fn try_start(world: &World, log: &Path, datapath: datapath::Options) 
         netns: Some(world.path("node")),
         sweep_every: Duration::from_millis(100),
         slice_every: Duration::from_secs(1),
+        settles_after: SETTLES_AFTER,
+        remembers: Some(log.join("last-policies.yaml")),
         datapath,
         ..Options::of_node("n1")
     };

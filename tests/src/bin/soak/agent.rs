@@ -22,7 +22,10 @@ pub(crate) struct Agent {
 /// What it holds at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) memory_kib: u64,
+    /// Resident memory, the pages of the command's own file among it.
+    pub(crate) resident_kib: u64,
+    /// What of it is the agent's alone, and no page of a file that the system may drop.
+    pub(crate) own_kib: u64,
     pub(crate) links: usize,
     files: usize,
     programs: usize,
@@ -75,9 +78,13 @@ impl Agent {
     pub(crate) fn held(&self) -> Held {
         let in_kernel = InKernel::held_by(self.process);
         let status = fs::read_to_string(format!("/proc/{}/status", self.process)).unwrap_or_default();
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let memory = |name: &str| {
+            let kib = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+            kib.and_then(|kib| kib.parse().ok()).unwrap_or_default()
+        };
         let mut held = Held {
-            memory_kib: memory.and_then(|kib| kib.parse().ok()).unwrap_or_default(),
+            resident_kib: memory("VmRSS:"),
+            own_kib: memory("RssAnon:"),
             links: in_kernel.links.len(),
             files: fs::read_dir(format!("/proc/{}/fd", self.process)).map_or(0, Iterator::count),
             programs: in_kernel.programs.len(),
@@ -153,8 +160,15 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} KiB, {} files, {} programs, {} links, {} maps; entries {:?}, {} of nobody",
-            self.memory_kib, self.files, self.programs, self.links, self.maps, self.entries, self.orphans
+            "{} KiB ({} its own), {} files, {} programs, {} links, {} maps; entries {:?}, {} of nobody",
+            self.resident_kib,
+            self.own_kib,
+            self.files,
+            self.programs,
+            self.links,
+            self.maps,
+            self.entries,
+            self.orphans
         )
     }
 }

@@ -1,8 +1,12 @@
 //! Real sockets between two pods' namespaces, routed by a node's, beside nothing in the way and beside
-//! nftables rulesets in the node's forward chain that say the same.
+//! nftables rulesets in the node's forward chain that say the same; and while policies are published all the time.
+//!
+//! What a packet of the one stream costs in the program is what the kernel counts of it (BPF_STATS_RUN_TIME, which
+//! adds some of its own): segments that stand for many, with payload outside the linear part.
 
 use crate::spread;
 use agent::{Agent, Options};
+use aya::programs::loaded_programs;
 use flowlog::Writer;
 use lab::network::{self, Link, Purpose};
 use model::{
@@ -16,9 +20,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
+use tests::story::InKernel;
 
 const CLIENT: &str = "10.202.0.1";
 const SERVER: &str = "10.202.0.2";
@@ -30,13 +36,20 @@ const ROUNDS: usize = 3;
 const REQUESTS: usize = 4_000;
 const OPENINGS: usize = 600;
 const STREAMED: Duration = Duration::from_millis(700);
+/// Requests go on for at least this long while policies are published.
+const PUBLISHED: Duration = Duration::from_secs(2);
 
 /// What stands between the pods.
 #[derive(Clone, Copy)]
 enum Between {
     Nothing,
     Podfence(usize),
-    Nftables { rules: usize, sets: bool },
+    /// The same, while one rule comes and goes as fast as the agent publishes.
+    Publishing(usize),
+    Nftables {
+        rules: usize,
+        sets: bool,
+    },
 }
 
 /// Figures of one round.
@@ -45,6 +58,11 @@ struct Figures {
     requests: Vec<u64>,
     openings: Vec<u64>,
     bits: Vec<u64>,
+    /// Nanoseconds of the programs for each packet of the stream, and its bytes.
+    packets: Vec<u64>,
+    bytes: Vec<u64>,
+    /// Milliseconds for each publish, everything counted, while requests go on.
+    publishes: Vec<u64>,
 }
 
 pub(crate) fn main() {
@@ -56,6 +74,8 @@ pub(crate) fn main() {
         Between::Nothing,
         Between::Podfence(100),
         Between::Podfence(10_000),
+        Between::Publishing(100),
+        Between::Publishing(10_000),
         Between::Nftables { rules: 100, sets: false },
         Between::Nftables { rules: 1_000, sets: false },
         Between::Nftables { rules: 10_000, sets: false },
@@ -63,7 +83,10 @@ pub(crate) fn main() {
         Between::Nftables { rules: 10_000, sets: true },
     ];
     println!("Over veths, {ROUNDS} rounds: request and response of a byte, an opening and a closing, one stream");
-    println!("{:>30} {:>9} {:>9} {:>9} {:>9} {:>8}", "between the pods", "request", "p99", "opening", "p99", "Gbit/s");
+    println!(
+        "{:>30} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>9} {:>10}",
+        "between the pods", "request", "p99", "opening", "p99", "Gbit/s", "ns/packet", "of bytes", "a publish"
+    );
     let mut figures: Vec<Figures> = all.iter().map(|_| Figures::default()).collect();
     for _ in 0..ROUNDS {
         for (between, figures) in all.iter().zip(&mut figures) {
@@ -74,14 +97,21 @@ pub(crate) fn main() {
         let ((request, request_99), (opening, opening_99)) = (spread(figures.requests), spread(figures.openings));
         let (bits, _) = spread(figures.bits);
         let us = |ns: u64| format!("{:.1} us", ns as f64 / 1e3);
+        let of = |values: Vec<u64>, unit: &str| match values.as_slice() {
+            [] => String::new(),
+            _ => format!("{}{unit}", spread(values).0),
+        };
         println!(
-            "{:>30} {:>9} {:>9} {:>9} {:>9} {:>8.2}",
+            "{:>30} {:>9} {:>9} {:>9} {:>9} {:>8.2} {:>10} {:>9} {:>10}",
             name(*between),
             us(request),
             us(request_99),
             us(opening),
             us(opening_99),
-            bits as f64 / 1e9
+            bits as f64 / 1e9,
+            of(figures.packets, ""),
+            of(figures.bytes, ""),
+            of(figures.publishes, " ms")
         );
     }
 }
@@ -90,6 +120,7 @@ fn name(between: Between) -> String {
     match between {
         Between::Nothing => "nothing".to_owned(),
         Between::Podfence(rules) => format!("podfence, {rules} rules"),
+        Between::Publishing(rules) => format!("podfence, {rules}, publishing"),
         Between::Nftables { rules, sets: false } => format!("nftables, {rules} rules in a row"),
         Between::Nftables { rules, sets: true } => format!("nftables, {rules} rules in a set"),
     }
@@ -100,7 +131,7 @@ fn measure(between: Between, figures: &mut Figures) {
     let log = tempfile::tempdir().expect("a folder");
     let agent = match between {
         Between::Nothing => None,
-        Between::Podfence(rules) => Some(enforce(&world, log.path(), rules)),
+        Between::Podfence(rules) | Between::Publishing(rules) => Some(enforce(&world, log.path(), rules)),
         Between::Nftables { rules, sets } => {
             world.nft(&ruleset(rules, sets));
             None
@@ -112,27 +143,80 @@ fn measure(between: Between, figures: &mut Figures) {
     let mut stream = world.connect(ECHO).expect("the way is allowed");
     world.connect(ECHO + 1).expect_err("nobody listens there, or nobody may come");
     stream.set_nodelay(true).expect("an option");
-    let mut byte = [7];
-    for _ in 0..REQUESTS {
-        let begin = Instant::now();
-        stream.write_all(&byte).and_then(|()| stream.read_exact(&mut byte)).expect("an echo");
-        figures.requests.push(begin.elapsed().as_nanos() as u64);
+    match (between, &agent) {
+        (Between::Publishing(rules), Some(agent)) => {
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let publishes = scope.spawn(|| publish(agent, rules, &stop));
+                figures.requests.extend(requests(&mut stream, PUBLISHED));
+                figures.openings.extend(world.openings());
+                stop.store(true, Ordering::Relaxed);
+                figures.publishes.extend(publishes.join().expect("the agent publishes"));
+            });
+        }
+        _ => {
+            figures.requests.extend(requests(&mut stream, Duration::ZERO));
+            figures.openings.extend(world.openings());
+        }
     }
-    figures.openings.extend(world.openings());
-    figures.bits.push(stream_for(world.connect(SINK).expect("the way is allowed")));
+    let mut stream = world.connect(SINK).expect("the way is allowed");
+    let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).expect("the kernel counts");
+    let before = counted();
+    let sent = stream_for(&mut stream);
+    figures.bits.push((sent as f64 * 8.0 / STREAMED.as_secs_f64()) as u64);
+    let (ns, packets) = counted().iter().zip(before).fold((0, 0), |sum, (now, before)| {
+        (sum.0 + now.0.saturating_sub(before.0), sum.1 + now.1.saturating_sub(before.1))
+    });
     if let Some(agent) = agent {
+        figures.packets.extend(ns.checked_div(packets));
+        // Each is seen at the one pod's link and at the other's.
+        figures.bytes.extend((2 * sent).checked_div(packets));
         agent.stop().expect("the agent ends");
     }
 }
 
-/// Bits a second that one stream carries.
-fn stream_for(mut stream: TcpStream) -> u64 {
+/// How long each request takes: so many, and for at least this time.
+fn requests(stream: &mut TcpStream, at_least: Duration) -> Vec<u64> {
+    let (began, mut took, mut byte) = (Instant::now(), Vec::new(), [7]);
+    while took.len() < REQUESTS || began.elapsed() < at_least {
+        let begin = Instant::now();
+        stream.write_all(&byte).and_then(|()| stream.read_exact(&mut byte)).expect("an echo");
+        took.push(begin.elapsed().as_nanos() as u64);
+    }
+    took
+}
+
+/// Publishes without a pause; how long each took.
+fn publish(agent: &Agent, rules: usize, stop: &AtomicBool) -> Vec<u64> {
+    let clusters = [cluster(rules + 1), cluster(rules)];
+    let mut took = Vec::new();
+    for cluster in clusters.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let begin = Instant::now();
+        let update = agent.update(cluster).expect("an update");
+        assert!(update.endpoints > 0, "it published nothing");
+        took.push(begin.elapsed().as_millis() as u64);
+    }
+    took
+}
+
+/// Of each program of this process: nanoseconds that it ran, and how often.
+fn counted() -> Vec<(u64, u64)> {
+    let own = InKernel::held().programs;
+    let programs = loaded_programs().flatten().filter(|program| own.contains(&program.id()));
+    programs.map(|program| (program.run_time().as_nanos() as u64, program.run_count())).collect()
+}
+
+/// Bytes that one stream carries in the time.
+fn stream_for(stream: &mut TcpStream) -> u64 {
     let (block, begin, mut sent) = (vec![0u8; 1 << 17], Instant::now(), 0u64);
     while begin.elapsed() < STREAMED {
         stream.write_all(&block).expect("the stream goes on");
         sent += block.len() as u64;
     }
-    (sent as f64 * 8.0 / begin.elapsed().as_secs_f64()) as u64
+    sent
 }
 
 /// Addresses that rules name and nobody has.

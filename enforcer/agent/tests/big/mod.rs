@@ -89,6 +89,8 @@ fn packets_above_64_kib_are_judged_and_counted_as_the_wire_will_carry_them() {
         agent.update(&cluster("enforce")).unwrap();
 
         let listener = world.inside("server", || std::net::TcpListener::bind((SERVER[family], 8080)).unwrap());
+        // Neighbours are found first, on a port where nobody listens: a SYN that waits for them is sent twice.
+        world.connect("client", SERVER[family], 9).expect_err("nobody listens there");
         let mut client = world.connect("client", SERVER[family], 8080).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         let received = std::thread::spawn(move || {

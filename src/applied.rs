@@ -3,8 +3,8 @@
 //! Always holds: policies that podfence did not write stay in force, as applying others does not delete them; they are
 //! counted, and what opens and closes is told with them in place.
 
-use crate::escape;
-use generator::synthesize::MANAGED_BY;
+use crate::{backing, escape};
+use generator::{Generated, synthesize::MANAGED_BY};
 use model::{
     cluster::Cluster,
     policy::{NetworkPolicy, PolicySet},
@@ -17,12 +17,8 @@ use review::{
 use std::io::{self, Write};
 
 /// Tells the objects that are added, changed and to be removed, then what opens and closes.
-pub(crate) fn show(
-    out: &mut impl Write,
-    cluster: &Cluster,
-    applied: &PolicySet,
-    generated: &PolicySet,
-) -> io::Result<()> {
+pub(crate) fn show(out: &mut impl Write, cluster: &Cluster, applied: &PolicySet, set: &Generated) -> io::Result<()> {
+    let generated = &set.policies;
     let mut after = generated.clone();
     let mut objects: Vec<(String, &str)> = generated.policies.iter().filter_map(|new| change(applied, new)).collect();
     let (mut kept, mut to_delete) = (0, Vec::new());
@@ -57,6 +53,8 @@ pub(crate) fn show(
     let named = |input: &str| Named { input: input.to_owned(), revision: None };
     let diff = Diff::of(Input { cluster, policies: applied }, Input { cluster, policies: &after });
     let diff = diff.named(named("what is applied"), named("what it would be"));
+    let evidence = std::slice::from_ref(&set.evidence);
+    let diff = diff.with_evidence(&|_| None, &|rule| backing::of(evidence, rule));
     all.extend(diff::lines(&diff));
     all.iter().try_for_each(|line| writeln!(out, "{}", escape::printable(line)))
 }

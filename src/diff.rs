@@ -3,10 +3,12 @@
 mod revision;
 
 use crate::{
+    backing,
     ending::{Ending, Failure, warn},
     escape, learned, manifests, output,
     typed::{self, DiffOutput, FailOnRow},
 };
+use generator::Evidence;
 use model::cluster::Cluster;
 use review::{
     Input,
@@ -19,7 +21,10 @@ use std::{
 
 pub(crate) fn run(typed: &typed::Diff) -> miette::Result<Ending> {
     let fail_on = fail_on(typed)?;
-    let ((mut old, old_name), (mut new, new_name)) = read(typed)?;
+    let (
+        Side { cluster: mut old, name: old_name, evidence: was },
+        Side { cluster: mut new, name: new_name, evidence: is },
+    ) = read(typed)?;
     let filled = diff::align(&mut old, &mut new);
     if filled > 0 {
         let workloads = if filled == 1 { "1 workload is" } else { &format!("{filled} workloads are") };
@@ -29,7 +34,8 @@ pub(crate) fn run(typed: &typed::Diff) -> miette::Result<Ending> {
     }
     let diff =
         Diff::of(Input { cluster: &old, policies: &old.policies }, Input { cluster: &new, policies: &new.policies });
-    let mut diff = diff.named(old_name, new_name);
+    let diff = diff.named(old_name, new_name);
+    let mut diff = diff.with_evidence(&|rule| backing::of(&was, rule), &|rule| backing::of(&is, rule));
     if let Some(log) = &typed.log {
         diff = diff.with_log(&learned::read(log)?.ledger);
     }
@@ -63,10 +69,16 @@ const fn reportable(what: FailOnRow) -> Reportable {
     }
 }
 
-type Read = (Cluster, Named);
+/// One of the two inputs.
+struct Side {
+    cluster: Cluster,
+    name: Named,
+    /// What stands behind its rules, where `generate` wrote them.
+    evidence: Vec<Evidence>,
+}
 
 /// Both inputs, each over what `--cluster` names.
-fn read(typed: &typed::Diff) -> Result<(Read, Read), Failure> {
+fn read(typed: &typed::Diff) -> Result<(Side, Side), Failure> {
     let is_stdin = |path: &&std::path::PathBuf| path.as_path() == Path::new("-");
     if [&typed.old, &typed.new].into_iter().chain(&typed.reading.cluster).filter(is_stdin).count() > 1 {
         return Err(Failure::new(
@@ -75,15 +87,21 @@ fn read(typed: &typed::Diff) -> Result<(Read, Read), Failure> {
         ));
     }
     let snapshot = manifests::snapshot(&typed.reading)?.unwrap_or_default();
-    let one = |path: &Path, snapshot: Cluster| -> Result<Read, Failure> {
+    let one = |path: &Path, snapshot: Cluster| -> Result<Side, Failure> {
         let name = path.display().to_string();
-        let (found, revision) = match revision::named(path) {
-            None => (manifests::from_paths(&[path.to_owned()], &typed.reading)?, None),
-            Some(asked) => revision::read(&asked?, &typed.reading).map(|(found, hash)| (found, Some(hash)))?,
+        let (found, revision, evidence) = match revision::named(path) {
+            None => {
+                let paths = [path.to_owned()];
+                (manifests::from_paths(&paths, &typed.reading)?, None, backing::or_none(&paths))
+            }
+            Some(asked) => {
+                let revision::Found { cluster, hash, evidence } = revision::read(&asked?, &typed.reading)?;
+                (cluster, Some(hash), evidence)
+            }
         };
         let cluster = manifests::over(found, snapshot);
         manifests::tell(&cluster, &typed.reading)?;
-        Ok((cluster, Named { input: name, revision }))
+        Ok(Side { cluster, name: Named { input: name, revision }, evidence })
     };
     Ok((one(&typed.old, snapshot.clone())?, one(&typed.new, snapshot)?))
 }

@@ -30,22 +30,69 @@ fn write_beside(file: &Path, contents: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces a folder by these files (path below it to contents), at once: a reader sees the old folder or the new one.
-/// A folder that holds anything `is_ours` (path, contents) does not know is left as it is.
+/// What became of a folder's files, by their paths below it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replaced {
+    pub(crate) added: Vec<String>,
+    pub(crate) changed: Vec<String>,
+    pub(crate) removed: Vec<String>,
+    pub(crate) unchanged: usize,
+    /// Files of others, left as they are.
+    pub(crate) kept: usize,
+}
+
+impl Replaced {
+    /// Whether files of ours were there before.
+    pub(crate) fn had_files(&self) -> bool {
+        !self.changed.is_empty() || !self.removed.is_empty() || self.unchanged > 0
+    }
+}
+
+/// Makes these files (path below a folder to contents) the only ones of ours in it: adds, updates, and removes those
+/// that `is_ours` (path, contents) knows and that are not among them. Files of others stay; one where ours would go
+/// is an error. A folder that is all ours is replaced at once: a reader sees the old one or the new one. Else each
+/// file is replaced whole, one after the other.
 pub(crate) fn replace_folder(
     folder: &Path,
     files: &BTreeMap<String, String>,
     is_ours: &dyn Fn(&str, &[u8]) -> bool,
-) -> Result<(), Failure> {
+) -> Result<Replaced, Failure> {
     // Through a link to the folder itself, as the link is the user's.
     let folder = &folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let refuse = |e| failed("write into", folder, e);
-    if let Some(foreign) = foreign_file(folder, folder, is_ours).map_err(refuse)? {
-        return Err(Failure::new(
-            format!("{} holds {}, which an earlier run did not write", folder.display(), foreign.display()),
-            "choose an empty or new folder, or move it away",
-        ));
+    let standing = standing(folder, is_ours)?;
+    for (path, _) in standing.iter().filter(|(_, ours)| ours.is_none()) {
+        let name = path.to_string_lossy();
+        let below = |file: &String| Path::new(file).starts_with(path) || path.starts_with(file);
+        if let Some(file) = files.keys().find(|file| **file == name || below(file)) {
+            return Err(Failure::new(
+                format!(
+                    "{} holds {name}, which an earlier run did not write and which {file} would replace",
+                    folder.display()
+                ),
+                "move it away, or choose another folder",
+            ));
+        }
     }
+    let mut done = Replaced::default();
+    for (path, text) in files {
+        match standing.get(Path::new(path)) {
+            Some(Some(old)) if old == text.as_bytes() => done.unchanged += 1,
+            Some(_) => done.changed.push(path.clone()),
+            None => done.added.push(path.clone()),
+        }
+    }
+    let gone = standing.iter().filter(|(path, ours)| ours.is_some() && !files.contains_key(&*path.to_string_lossy()));
+    done.removed = gone.map(|(path, _)| path.to_string_lossy().into_owned()).collect();
+    done.kept = standing.values().filter(|ours| ours.is_none()).count();
+    match done.kept {
+        0 => swap_in(folder, files)?,
+        _ => write_into(folder, files, &done)?,
+    }
+    Ok(done)
+}
+
+/// Replaces a folder that has no file of others.
+fn swap_in(folder: &Path, files: &BTreeMap<String, String>) -> Result<(), Failure> {
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(above)?;
     let beside = tempfile::Builder::new()
@@ -69,6 +116,23 @@ pub(crate) fn replace_folder(
     }
 }
 
+/// Writes what is new, then removes what is not ours any more and the folders that this empties.
+fn write_into(folder: &Path, files: &BTreeMap<String, String>, done: &Replaced) -> Result<(), Failure> {
+    for path in done.added.iter().chain(&done.changed) {
+        let file = folder.join(path);
+        make_folder(file.parent().unwrap_or(folder))?;
+        replace(&file, files[path].as_bytes())?;
+    }
+    for path in &done.removed {
+        let file = folder.join(path);
+        fs::remove_file(&file).map_err(|e| failed("remove", &file, e))?;
+        // A folder that holds anything else stays.
+        let within = file.ancestors().skip(1).take_while(|above| *above != folder);
+        within.take_while(|above| fs::remove_dir(above).is_ok()).for_each(drop);
+    }
+    Ok(())
+}
+
 /// Puts `new` at `name`; what was there stands at `new` afterwards.
 fn swap(new: &Path, name: &Path) -> io::Result<()> {
     if !name.exists() {
@@ -84,26 +148,37 @@ fn swap(new: &Path, name: &Path) -> io::Result<()> {
     exchanged.map_err(io::Error::from)
 }
 
-/// The first file below a folder that is not ours.
-fn foreign_file(folder: &Path, root: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> io::Result<Option<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.symlink_metadata()?.is_dir() {
-            if let Some(foreign) = foreign_file(&path, root, is_ours)? {
-                return Ok(Some(foreign));
+/// What stands in a folder: each path below it that is no folder, with its contents where it is ours.
+type Standing = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// The files in a folder that are not ours, by their paths below it.
+pub(crate) fn of_others(folder: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> Result<Vec<PathBuf>, Failure> {
+    let all = standing(folder, is_ours)?.into_iter();
+    Ok(all.filter(|(_, ours)| ours.is_none()).map(|(path, _)| path).collect())
+}
+
+fn standing(folder: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> Result<Standing, Failure> {
+    let (mut all, mut folders) = (Standing::new(), vec![folder.to_owned()]);
+    while let Some(here) = folders.pop() {
+        let refuse = |e| failed("read", &here, e);
+        let entries = match fs::read_dir(&here) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && here == folder => return Ok(all),
+            entries => entries.map_err(refuse)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(refuse)?.path();
+            let kind = path.symlink_metadata().map_err(refuse)?;
+            if kind.is_dir() {
+                folders.push(path);
+                continue;
             }
-            continue;
-        }
-        let name = path.strip_prefix(root).unwrap_or(&path);
-        if !path.symlink_metadata()?.is_file() || !is_ours(&name.to_string_lossy(), &fs::read(&path)?) {
-            return Ok(Some(name.to_owned()));
+            let name = path.strip_prefix(folder).unwrap_or(&path).to_owned();
+            let contents = if kind.is_file() { Some(fs::read(&path).map_err(refuse)?) } else { None };
+            let ours = contents.filter(|contents| is_ours(&name.to_string_lossy(), contents));
+            all.insert(name, ours);
         }
     }
-    Ok(None)
+    Ok(all)
 }
 
 fn failed(doing: &str, path: &Path, why: io::Error) -> Failure {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod applied;
+mod backing;
 mod cluster;
 mod demo;
 mod detach;

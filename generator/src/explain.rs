@@ -1,8 +1,9 @@
 //! One policy, with its evidence beside each rule.
 
 use crate::{
-    evidence::{Evidence, Proof},
+    evidence::{Evidence, Proof, RuleEvidence},
     naming,
+    openings::Way,
 };
 use model::{
     labels::{METADATA_NAME, Selector},
@@ -30,12 +31,18 @@ pub fn policy(policy: &NetworkPolicy, evidence: &Evidence) -> String {
     out
 }
 
+/// What a rule says, in one line: `from app=web in shop, TCP 8080`.
+pub(crate) fn rule(way: Way, rule: &Rule) -> String {
+    let preposition = if way == Way::Ingress { "from" } else { "to" };
+    format!("{preposition} {}, {}", peers(&rule.peers), ports(&rule.ports))
+}
+
 fn direction<'e>(
     out: &mut String,
     name: &str,
     preposition: &str,
     rules: &[Rule],
-    proofs: impl Fn(usize) -> Option<&'e [Proof]>,
+    evidence: impl Fn(usize) -> Option<&'e RuleEvidence>,
 ) {
     if rules.is_empty() {
         let _ = writeln!(out, "  {name}: nothing is allowed");
@@ -47,15 +54,15 @@ fn direction<'e>(
         for peer in rule.peers.iter().filter(|_| listed) {
             let _ = writeln!(out, "    - {}", self::peer(peer));
         }
-        match proofs(index) {
-            Some(proofs) if !proofs.is_empty() => {
-                for proof in proofs {
-                    let _ = writeln!(out, "      {}", seen(proof));
-                }
-            }
-            _ => {
-                let _ = writeln!(out, "      no evidence");
-            }
+        let Some(evidence) = evidence(index).filter(|evidence| !evidence.proofs.is_empty()) else {
+            let _ = writeln!(out, "      no evidence");
+            continue;
+        };
+        for proof in &evidence.proofs {
+            let _ = writeln!(out, "      {}", seen(proof));
+        }
+        for wider in &evidence.wider {
+            let _ = writeln!(out, "      opens {} ({}): {}", wider.opens, wider.because.join("; "), wider.price);
         }
     }
 }
@@ -125,6 +132,12 @@ fn seen(proof: &Proof) -> String {
     }
     if proof.adopted_only {
         out.push_str(", adopted");
+    }
+    if !proof.services.is_empty() {
+        let _ = write!(out, ", through {}", proof.services.join(", "));
+    }
+    if !proof.dns_names.is_empty() {
+        let _ = write!(out, ", as {}", proof.dns_names.join(", "));
     }
     if !proof.nodes.is_empty() {
         let _ = write!(out, ", on {}", proof.nodes.join(", "));

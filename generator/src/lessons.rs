@@ -8,6 +8,7 @@
 use crate::{
     naming::{self, EdgeName},
     refused::{NodeIngress, Refused},
+    routes::Routes,
     subjects::Subjects,
     synthesize::{Nodes, Options},
 };
@@ -52,6 +53,8 @@ pub enum Basis {
     DnsOverTcp,
     /// A node reached it, and the operator lets nodes in.
     AnyNode,
+    /// The client was seen to call a Service that has this endpoint, which is no pod: the API server's, say.
+    ServiceEndpoint,
 }
 
 impl Basis {
@@ -62,12 +65,13 @@ impl Basis {
             Self::Accepted(unfit) => format!("accepted ({})", unfit.name()),
             Self::DnsOverTcp => "dns-over-tcp".to_owned(),
             Self::AnyNode => "any-node".to_owned(),
+            Self::ServiceEndpoint => "service-endpoint".to_owned(),
         }
     }
 
     /// Whether the edge itself was neither seen nor accepted.
     pub const fn is_generalisation(&self) -> bool {
-        matches!(self, Self::DnsOverTcp | Self::AnyNode)
+        matches!(self, Self::DnsOverTcp | Self::AnyNode | Self::ServiceEndpoint)
     }
 }
 
@@ -157,6 +161,7 @@ impl Lessons {
         for (edge, reason) in accepted.iter().map(|(reason, edge)| (edge, *reason)) {
             desk.accept(edge, reason, ledger);
         }
+        desk.service_endpoints(ledger, cluster, &options.routes);
         desk.nodes(cluster, options.nodes)?;
         desk.dns_over_tcp(cluster);
         desk.list_unfit(ledger, &accepted);
@@ -331,6 +336,16 @@ impl Desk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The endpoints of Services that were called, where they are no pods.
+    fn service_endpoints(&mut self, ledger: &Ledger, cluster: &Cluster, routes: &Routes) {
+        let refused = ledger.refused();
+        for edge in routes.endpoints(cluster) {
+            if !refused.contains(&edge) && self.obstacle(&edge).is_none() {
+                self.teach(edge, Basis::ServiceEndpoint, None);
+            }
+        }
     }
 
     /// TCP beside UDP to the DNS pods that were really used.

@@ -6,31 +6,43 @@
 //! (law 8). No IO, no clock, no randomness.
 //!
 //! ```text
-//! Ledger ─► Lessons ─► PolicySet ─► minimize ─► verify ─► Generated ─► files
-//! Cluster ─► Subjects ──┘                                  ├ Evidence
-//!                                                          └ Certificate
+//! Ledger ─► Lessons ─► Openings ─► PolicySet ─► minimize ─► verify ─► Generated ─► files
+//! Cluster ─► Subjects ──┘                                             ├ Evidence
+//!                                                                     └ Certificate
 //! ```
 #![forbid(unsafe_code)]
 
 mod blocks;
 pub mod certificate;
+pub mod closed;
 pub mod evidence;
 pub mod explain;
 pub mod graph;
 pub mod lessons;
 pub mod minimize;
+pub mod named;
 pub mod naming;
+pub mod openings;
+pub mod outside;
+pub mod price;
+pub mod ranges;
 pub mod refused;
 pub mod render;
+pub mod routes;
 pub mod subjects;
 pub mod synthesize;
 pub mod verify;
 
 pub use certificate::Certificate;
+pub use closed::{Closed, DEFAULT_DENY};
 pub use evidence::Evidence;
 pub use graph::CommunicationGraph;
 pub use lessons::{Basis, LeftOut, Lesson, Lessons};
 pub use minimize::minimize;
+pub use openings::{Opening, Openings, Way, Wider};
+pub use outside::{Outside, Providers};
+pub use price::Price;
 pub use refused::Refused;
+pub use routes::Routes;
 pub use subjects::{Subject, Subjects};
-pub use synthesize::{Generated, Nodes, Options, synthesize};
+pub use synthesize::{Generated, Nodes, Options, PeerScope, synthesize};

@@ -54,16 +54,24 @@ fn merge<K: Ord, V>(
     by_key.into_iter().map(|(key, values)| (key, canonical(values))).collect()
 }
 
+/// Takes out, one after the other, each peer that another rule lets in at the same ports, and each port
+/// that another rule opens to the same peers; a rule goes with its last.
 fn drop_contained(rules: &mut Vec<(Peers, Ports)>) {
     let mut index = 0;
     while index < rules.len() {
-        let (small_peers, small_ports) = &rules[index];
-        let contained = rules.iter().enumerate().any(|(other, (big_peers, big_ports))| {
-            other != index && covers(big_ports, small_ports, port_covers) && covers(big_peers, small_peers, peer_covers)
-        });
-        if contained {
-            rules.remove(index);
-        } else {
+        let (mut peers, mut ports) = rules.remove(index);
+        let had = (peers.len(), ports.len());
+        let is_whole = |(p, q): &(Peers, Ports)| covers(q, &ports, port_covers) && covers(p, &peers, peer_covers);
+        let mut goes = rules.iter().any(is_whole);
+        let wider: Vec<&Peers> = rules.iter().filter(|(_, q)| covers(q, &ports, port_covers)).map(|(p, _)| p).collect();
+        peers.retain(|peer| !wider.iter().any(|big| covers(big, std::slice::from_ref(peer), peer_covers)));
+        // An empty list would mean everyone.
+        goes |= had.0 > 0 && peers.is_empty();
+        let wider: Vec<&Ports> = rules.iter().filter(|(p, _)| covers(p, &peers, peer_covers)).map(|(_, q)| q).collect();
+        ports.retain(|port| !wider.iter().any(|big| covers(big, std::slice::from_ref(port), port_covers)));
+        goes |= had.1 > 0 && ports.is_empty();
+        if !goes {
+            rules.insert(index, (peers, ports));
             index += 1;
         }
     }

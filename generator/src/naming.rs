@@ -73,6 +73,15 @@ pub fn edge(edge: &Edge) -> String {
     format!("{}->{server}:{}/{}", party(&edge.client), edge.port, protocol(edge.protocol))
 }
 
+/// `shop/client->shop/ftp:32768-60999/tcp`: a range of a server's ports, as [`RangeName`] reads it.
+pub fn range(client: &Party, server: &Party, (first, last): (u16, u16), protocol: u8) -> String {
+    let edge = edge(&Edge { client: client.clone(), server: server.clone(), protocol, port: first });
+    match edge.rsplit_once('/') {
+        Some((start, protocol)) if first != last => format!("{start}-{last}/{protocol}"),
+        _ => edge,
+    }
+}
+
 /// RFC 3339, as exact as the time is; the number itself beyond what that can write.
 pub fn instant(at: UnixNanos) -> String {
     Timestamp::from_nanosecond(i128::from(at)).map_or_else(|_| at.to_string(), |time| time.to_string())
@@ -112,6 +121,42 @@ pub struct EdgeName {
 enum PartyName {
     Workload { namespace: String, kind: Option<String>, name: String },
     Address(IpAddr),
+}
+
+/// A range of a server's ports as a person names it: an [`EdgeName`] with `FIRST-LAST` for its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeName {
+    client: PartyName,
+    server: PartyName,
+    protocol: String,
+    /// First port, 1 or more.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl FromStr for RangeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || {
+            let text = printable(text);
+            format!("`{text}` is no range of ports; write NAMESPACE/NAME->NAMESPACE/NAME:FIRST-LAST/PROTOCOL")
+        };
+        let (start, rest) = text.rsplit_once('-').ok_or_else(form)?;
+        let (last, protocol) = rest.split_once('/').ok_or_else(form)?;
+        let edge = format!("{start}/{protocol}").parse().map_err(|_| form())?;
+        let EdgeName { client, server, port: first, protocol } = edge;
+        let last = last.trim().parse().map_err(|_| form())?;
+        if (1..=last).contains(&first) { Ok(Self { client, server, protocol, first, last }) } else { Err(form()) }
+    }
+}
+
+impl RangeName {
+    /// Whether this names a range between these ends.
+    pub fn names(&self, client: &Party, server: &Party, number: u8) -> bool {
+        self.client.names(client) && self.server.names(server) && self.protocol == protocol(number)
+    }
 }
 
 impl FromStr for EdgeName {
@@ -215,6 +260,19 @@ mod tests {
     fn what_is_no_edge_says_how_to_write_one() {
         for text in ["", "a->b", "a/b->c/d", "a/b->c/d:http/tcp", "a->c/d:80/tcp", "a/b/c/d->e/f:1/tcp"] {
             assert!(text.parse::<EdgeName>().unwrap_err().contains("NAMESPACE/NAME->"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_read_as_it_is_written() {
+        let (client, server) = (named("shop", "Deployment", "a-b"), named("shop", "Deployment", "ftp"));
+        let name: RangeName = range(&client, &server, (32_768, 60_999), 6).parse().unwrap();
+        assert!(
+            name.names(&client, &server, 6) && !name.names(&client, &server, 17) && !name.names(&server, &client, 6)
+        );
+        assert_eq!((name.first, name.last), (32_768, 60_999));
+        for text in ["shop/a->shop/b:80/tcp", "shop/a->shop/b:9-8/tcp", "shop/a->shop/b:0-8/tcp", "a->b:1-2/tcp", "-"] {
+            assert!(text.parse::<RangeName>().unwrap_err().contains("FIRST-LAST"), "{text}");
         }
     }
 

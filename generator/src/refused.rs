@@ -17,12 +17,28 @@ pub enum Refused {
     /// An accepted edge that is not among those left out, or is several.
     #[error("{}", .0.join("; "))]
     Accept(Vec<String>),
+    /// Servers that pick ports at random, and no word which.
+    #[error("{}; give the range that the server picks from with --port-range, wider if you know it", lines("these open ports one after the other that nobody declares, and a rule for each would not hold tomorrow", .0))]
+    ManyPorts(Vec<ManyPorts>),
+    /// Namespaces to be left open in which no workload is.
+    #[error("--no-default-deny: no workload that gets a policy is in {}; check the name", .0.join(", "))]
+    NoSuchNamespace(Vec<String>),
     /// A name that the API server would refuse, and that must not become a file's name.
     #[error("{}; names have lower-case letters, digits, `-` and `.` and begin and end with a letter or digit: check the cluster file", lines("these are no names of Kubernetes objects", .0))]
     Name(Vec<String>),
     /// The policies do not do what they should (a defect of podfence).
     #[error("{}; nothing was written: please report this with the ledger and the cluster file", lines("the generated policies fail their verification", .0))]
     LawBroken(Vec<Broken>),
+}
+
+/// Ports of one server that a client opened and that look picked at random.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{ports} ports within {name}")]
+pub struct ManyPorts {
+    /// How many.
+    pub ports: usize,
+    /// The range from the first to the last, as `--port-range` takes it.
+    pub name: String,
 }
 
 fn lines<T: ToString>(what: &str, items: &[T]) -> String {

@@ -4,13 +4,18 @@
 //! that learning longer changes a file only where a rule changes; no name leads out of the folder.
 
 use crate::{
+    closed::DEFAULT_DENY,
+    evidence::{PolicyEvidence, Proof},
     lessons::{LeftOut, LeftOutReason},
     naming,
     synthesize::Generated,
 };
 use model::{ledger::Unfit, yaml::write_policy};
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// Where the evidence is.
 pub const EVIDENCE: &str = "evidence.json";
@@ -47,19 +52,14 @@ pub fn summary(generated: &Generated) -> String {
         .sum();
     let (lessons, checked) = (generated.lessons.lessons.len(), generated.verified);
     let _ = writeln!(out, "policies: {policies}; rules: {rules}; edges: {lessons}");
+    let beyond = if generated.openings.widened().next().is_some() { " but what is listed as opened" } else { "" };
     let _ = writeln!(
         out,
-        "verified: every edge allowed, nothing else (pairs of pods: {}; of pod and address: {})",
+        "verified: every edge allowed, nothing else{beyond} (pairs of pods: {}; of pod and address: {})",
         checked.pairs, checked.addresses
     );
-    section(
-        &mut out,
-        "opened beyond what was seen",
-        generated
-            .lessons
-            .generalisations()
-            .map(|lesson| format!("{} ({})", naming::edge(&lesson.edge), lesson.basis.name())),
-    );
+    opened_beyond(&mut out, generated);
+    section(&mut out, "addresses outside, and the names that led there", named_addresses(generated).into_iter());
     let accepted = generated.lessons.lessons.iter().filter(|l| l.accepted_flows > 0);
     section(&mut out, "accepted by name", accepted.map(|l| format!("{} ({})", naming::edge(&l.edge), l.basis.name())));
     section(
@@ -67,12 +67,57 @@ pub fn summary(generated: &Generated) -> String {
         "never observed in the window, so closed both ways",
         generated.never_observed.iter().map(naming::workload),
     );
+    closed(&mut out, generated);
     section(&mut out, "notes", generated.notes.iter().cloned());
     for (reason, items) in generated.left_out() {
         section(&mut out, &left_out_title(&reason, &items), left_out_lines(&reason, &items).into_iter());
     }
     let _ = write!(out, "\n{}", generated.certificate.to_text());
     out
+}
+
+/// What the policies allow that nobody observed, each with its reason and price.
+fn opened_beyond(out: &mut String, generated: &Generated) {
+    let (outside, peers) = generated.chosen;
+    let all = generated.openings.generalisations(&generated.subjects);
+    let title = format!(
+        "opened beyond what was seen (--outside {outside}, --peers {peers}): connections never observed: {}",
+        generated.openings.price
+    );
+    section(out, &title, all.into_iter().map(|(name, why, price)| format!("{name} ({}): {price}", why.join("; "))));
+}
+
+/// Each address that a workload reached by a DNS name.
+fn named_addresses(generated: &Generated) -> BTreeSet<String> {
+    let rules =
+        generated.evidence.policies.values().flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
+    let proofs = rules.flat_map(|(policy, rule)| rule.proofs.iter().map(move |proof| (policy, proof)));
+    let named = proofs.filter(|(_, proof)| !proof.dns_names.is_empty());
+    let line = |(policy, proof): (&PolicyEvidence, &Proof)| {
+        format!(
+            "{} -> {} {}/{}: {}",
+            policy.workload,
+            proof.peer,
+            proof.port,
+            proof.protocol,
+            proof.dns_names.join(", ")
+        )
+    };
+    named.map(line).collect()
+}
+
+/// The namespaces with a default-deny, and those without and why.
+fn closed(out: &mut String, generated: &Generated) {
+    let closed: Vec<&str> = generated.closed.closed.iter().map(String::as_str).collect();
+    if !closed.is_empty() {
+        let _ = writeln!(
+            out,
+            "\nclosed by {DEFAULT_DENY} (every pod there that no other policy names, those of tomorrow too): {}",
+            closed.join(", ")
+        );
+    }
+    let open = generated.closed.open.iter().map(|(namespace, why)| format!("{namespace}: {why}"));
+    section(out, &format!("without {DEFAULT_DENY}: a pod there that no policy names is not isolated"), open);
 }
 
 fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {

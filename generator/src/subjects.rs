@@ -5,7 +5,10 @@
 //! that differs from pod to pod, revision to revision or run to run. Only the inventory decides, so
 //! one more flow never changes a selector (law 11).
 
-use crate::refused::{Indistinguishable, Refused};
+use crate::{
+    closed::DEFAULT_DENY,
+    refused::{Indistinguishable, Refused},
+};
 use model::{
     cluster::{Cluster, Pod, Workload, WorkloadKey, is_stable},
     labels::{Labels, Operator, Requirement, Selector},
@@ -297,8 +300,8 @@ fn matches(selector: &Selector, face: &BTreeMap<&str, &str>) -> bool {
         })
 }
 
-/// The workload's name; where two of a namespace share it, with the kind before it. As long as a
-/// name is taken twice, those who have it get their kind.
+/// The workload's name; where two of a namespace share it, or the namespace's default-deny has it, with
+/// the kind before it. As long as a name is taken twice, those who have it get their kind.
 fn name_policies(subjects: &mut [Subject]) {
     let mut with_kind: BTreeSet<usize> = BTreeSet::new();
     loop {
@@ -308,7 +311,8 @@ fn name_policies(subjects: &mut [Subject]) {
             taken.entry((&subject.key.namespace, name)).or_default().push(index);
         }
         let before = with_kind.len();
-        with_kind.extend(taken.into_values().filter(|all| all.len() > 1).flatten());
+        let is_taken = |name: &str, all: &[usize]| all.len() > 1 || name == DEFAULT_DENY;
+        with_kind.extend(taken.into_iter().filter(|((_, name), all)| is_taken(name, all)).flat_map(|(_, all)| all));
         if with_kind.len() == before {
             break;
         }

@@ -1,24 +1,28 @@
 //! From ledger and cluster to verified policies.
 //!
 //! Always holds: every subject has one policy that isolates it both ways, so that a workload never
-//! seen is closed and one more flow only opens (law 11); what is returned was verified.
+//! seen is closed and one more flow only opens (law 11); beside these only a namespace's default-deny;
+//! what is returned was verified.
 
 use crate::{
     certificate::{Certificate, Observation},
+    closed::Closed,
     evidence::Evidence,
-    lessons::{LeftOut, LeftOutReason, Lesson, Lessons},
+    lessons::{LeftOut, LeftOutReason, Lessons},
     minimize::minimize,
     naming,
+    openings::{Opening, Openings, Way},
+    outside::Outside,
     refused::Refused,
+    routes::Routes,
     subjects::{Presence, Subject, Subjects, WithoutPolicy},
     verify::{Verified, verify},
 };
-use ipnet::IpNet;
 use model::{
     cluster::{Cluster, WorkloadKey},
-    labels::{Labels, METADATA_NAME, Selector},
+    labels::{Labels, Selector},
     ledger::{Ledger, Party},
-    policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
+    policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Rule},
     record::{Gap, UnixNanos},
 };
 use std::{
@@ -45,6 +49,26 @@ pub enum Nodes {
     Deny,
 }
 
+/// What a rule names for pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerScope {
+    /// The workload that was seen.
+    #[default]
+    Workload,
+    /// All pods of its namespace.
+    Namespace,
+}
+
+impl PeerScope {
+    /// As the command line has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Workload => "workload",
+            Self::Namespace => "namespace",
+        }
+    }
+}
+
 /// What the operator says beside the ledger and the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -53,21 +77,37 @@ pub struct Options {
     /// Edges accepted by name although they were denied, of unknown direction or without a
     /// handshake: `NAMESPACE/NAME->NAMESPACE/NAME:PORT/PROTOCOL`, as the summary lists them.
     pub accept: Vec<String>,
+    /// What rules name for addresses outside.
+    pub outside: Outside,
+    /// What rules name for pods.
+    pub peers: PeerScope,
+    /// Ranges of ports that servers pick from: `NAMESPACE/NAME->NAMESPACE/NAME:FIRST-LAST/PROTOCOL`.
+    pub port_ranges: Vec<String>,
+    /// Namespaces that get no default-deny.
+    pub no_default_deny: BTreeSet<String>,
     /// From when until when the observers watched; `None`: from the first to the last flow.
     pub window: Option<(UnixNanos, UnixNanos)>,
     /// What they lost, for the certificate.
     pub gaps: Vec<Gap>,
+    /// The ways that clients took, for the evidence.
+    pub routes: Routes,
 }
 
 /// Policies with their proof, and all that they open beyond what was seen or leave out.
 #[derive(Clone, Debug)]
 pub struct Generated {
-    /// One policy a subject, minimised and verified.
+    /// One policy a subject, minimised and verified, and the default-deny of each namespace.
     pub policies: PolicySet,
     /// Who the policies are for.
     pub subjects: Subjects,
     /// What they were written from.
     pub lessons: Lessons,
+    /// What they open, and how far beyond the lessons.
+    pub openings: Openings,
+    /// The namespaces that are closed by default.
+    pub closed: Closed,
+    /// What was chosen for addresses outside, and for pods.
+    pub chosen: (&'static str, &'static str),
     /// What stands behind every rule.
     pub evidence: Evidence,
     /// How complete the learning was.
@@ -87,38 +127,48 @@ pub struct Generated {
 pub fn synthesize(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Result<Generated, Refused> {
     let subjects = Subjects::of(cluster)?;
     let lessons = Lessons::of(ledger, cluster, &subjects, options)?;
-    let policies = minimize(&write_policies(&subjects, &lessons));
-    let verified = verify(&policies, cluster, &subjects, &lessons)?;
-    let evidence = Evidence::of(&policies, &subjects, &lessons);
+    let openings = Openings::of(&lessons, cluster, &subjects, options)?;
+    let closed = Closed::of(&subjects, &options.no_default_deny)?;
+    let mut policies = minimize(&write_policies(&subjects, &openings));
+    policies.policies.extend(closed.policies());
+    policies.sort();
+    let verified = verify(&policies, cluster, &subjects, &lessons, &openings)?;
+    let evidence = Evidence::of(&policies, cluster, &subjects, &lessons, &openings, &options.routes);
     let observation = Observation { ledger, window: options.window, gaps: &options.gaps };
     let certificate = Certificate::of(&observation, cluster, &subjects, &lessons);
     let never_observed = never_observed(&subjects, ledger);
-    let notes = notes(cluster, &subjects, &lessons, &policies);
-    Ok(Generated { policies, subjects, lessons, evidence, certificate, never_observed, notes, verified })
+    let notes = notes(cluster, &subjects, &lessons, &openings, &policies);
+    let chosen = (options.outside.name(), options.peers.name());
+    Ok(Generated {
+        policies,
+        subjects,
+        lessons,
+        openings,
+        closed,
+        chosen,
+        evidence,
+        certificate,
+        never_observed,
+        notes,
+        verified,
+    })
 }
 
 /// Peers of one direction with the ports opened to each.
-type Openings = BTreeMap<Peer, BTreeSet<Port>>;
+type PortsByPeer = BTreeMap<Peer, BTreeSet<Port>>;
 
-fn write_policies(subjects: &Subjects, lessons: &Lessons) -> PolicySet {
-    let mut openings: Vec<(Openings, Openings)> = vec![Default::default(); subjects.all().len()];
-    for lesson in &lessons.lessons {
-        let edge = &lesson.edge;
-        let Some(port) = port_of(lesson) else { continue };
-        if let (Some(own), Some(peer)) = (find(subjects, &edge.server), peer_of(subjects, &edge.client)) {
-            openings[own].0.entry(peer).or_default().insert(port.clone());
-        }
-        if let (Some(own), Some(peer)) = (find(subjects, &edge.client), peer_of(subjects, &edge.server)) {
-            openings[own].1.entry(peer).or_default().insert(port);
-        }
+fn write_policies(subjects: &Subjects, openings: &Openings) -> PolicySet {
+    let mut sides: Vec<(PortsByPeer, PortsByPeer)> = vec![Default::default(); subjects.all().len()];
+    for opening in &openings.all {
+        let (ingress, egress) = &mut sides[opening.subject];
+        let side = if opening.way == Way::Ingress { ingress } else { egress };
+        side.entry(opening.peer(subjects)).or_default().insert(opening.port());
     }
-    let both = subjects.all().iter().zip(openings);
-    let mut policies: Vec<_> = both.map(|(subject, (ingress, egress))| policy(subject, ingress, egress)).collect();
-    policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    PolicySet { policies }
+    let both = subjects.all().iter().zip(sides);
+    PolicySet::new(both.map(|(subject, (ingress, egress))| policy(subject, ingress, egress)).collect())
 }
 
-fn policy(subject: &Subject, ingress: Openings, egress: Openings) -> NetworkPolicy {
+fn policy(subject: &Subject, ingress: PortsByPeer, egress: PortsByPeer) -> NetworkPolicy {
     NetworkPolicy {
         namespace: subject.key.namespace.clone(),
         name: subject.policy.clone(),
@@ -131,40 +181,13 @@ fn policy(subject: &Subject, ingress: Openings, egress: Openings) -> NetworkPoli
     }
 }
 
-fn rules(openings: Openings) -> Vec<Rule> {
+fn rules(openings: PortsByPeer) -> Vec<Rule> {
     let one = |(peer, ports): (Peer, BTreeSet<Port>)| Rule {
         peers: vec![peer],
         ports: ports.into_iter().collect(),
         source: None,
     };
     openings.into_iter().map(one).collect()
-}
-
-fn find(subjects: &Subjects, party: &Party) -> Option<usize> {
-    match party {
-        Party::Workload(key) => subjects.find(key),
-        Party::Node(_) | Party::Outside(_) => None,
-    }
-}
-
-/// The port of a lesson as a rule writes it.
-pub(crate) fn port_of(lesson: &Lesson) -> Option<Port> {
-    let (protocol, port) = (Protocol::from_number(lesson.edge.protocol)?, lesson.edge.port);
-    Some(Port { protocol, port: PortMatch::Range(port, port) })
-}
-
-/// How a rule names one end: a workload by namespace and selector, an address as a block of one.
-pub(crate) fn peer_of(subjects: &Subjects, party: &Party) -> Option<Peer> {
-    Some(match party {
-        Party::Workload(key) => {
-            let subject = &subjects.all()[subjects.find(key)?];
-            let namespace = Labels::from([(METADATA_NAME.to_owned(), subject.key.namespace.clone())]);
-            Peer::Pods { namespaces: Some(Selector::of(namespace)), pods: Some(subject.selector.clone()) }
-        }
-        Party::Node(ip) | Party::Outside(ip) => {
-            Peer::Block { cidr: IpNet::from(ip.to_canonical()), except: Vec::new() }
-        }
-    })
 }
 
 fn never_observed(subjects: &Subjects, ledger: &Ledger) -> Vec<WorkloadKey> {
@@ -180,7 +203,13 @@ fn never_observed(subjects: &Subjects, ledger: &Ledger) -> Vec<WorkloadKey> {
     here.map(|s| (*s.key).clone()).collect()
 }
 
-fn notes(cluster: &Cluster, subjects: &Subjects, lessons: &Lessons, policies: &PolicySet) -> Vec<String> {
+fn notes(
+    cluster: &Cluster,
+    subjects: &Subjects,
+    lessons: &Lessons,
+    openings: &Openings,
+    policies: &PolicySet,
+) -> Vec<String> {
     let mut notes = Vec::new();
     for subject in subjects.all() {
         let who = naming::workload(&subject.key);
@@ -195,7 +224,7 @@ fn notes(cluster: &Cluster, subjects: &Subjects, lessons: &Lessons, policies: &P
     }
     notes.extend(subjects.without_policy.iter().map(|(key, why)| no_policy(key, *why)));
     notes.extend(opened_to_nodes(cluster, lessons));
-    notes.extend(many_ports(lessons));
+    notes.extend(many_ports(openings, lessons));
     notes.extend(many_clients(lessons));
     notes.extend(standing_policies(cluster, policies));
     notes
@@ -233,16 +262,19 @@ fn opened_to_nodes(cluster: &Cluster, lessons: &Lessons) -> Vec<String> {
     out
 }
 
-fn many_ports(lessons: &Lessons) -> Vec<String> {
-    let mut by_pair: BTreeMap<(&Party, &Party, u8), usize> = BTreeMap::new();
-    for lesson in &lessons.lessons {
-        *by_pair.entry((&lesson.edge.client, &lesson.edge.server, lesson.edge.protocol)).or_default() += 1;
+/// Ports that somebody declares, or that no system picks from: each is a rule item, whoever picked it.
+fn many_ports(openings: &Openings, lessons: &Lessons) -> Vec<String> {
+    let mut by_pair: BTreeMap<(&Party, &Party, u8), BTreeSet<u16>> = BTreeMap::new();
+    let single = |opening: &&Opening| matches!(opening.port, PortMatch::Range(first, last) if first == last);
+    for lesson in openings.all.iter().filter(single).flat_map(|opening| &opening.lessons) {
+        let edge = &lessons.lessons[*lesson].edge;
+        by_pair.entry((&edge.client, &edge.server, edge.protocol)).or_default().insert(edge.port);
     }
-    let many = by_pair.into_iter().filter(|(_, ports)| *ports > MANY_PORTS);
+    let many = by_pair.into_iter().filter(|(_, ports)| ports.len() > MANY_PORTS);
     many.map(|((client, server, protocol), ports)| {
         let (client, server) = (naming::party_in_full(client), naming::party_in_full(server));
-        let protocol = naming::protocol(protocol);
-        format!("{client} opened {ports} {protocol} ports of {server}, each its own rule item: look whether the server picks them at random")
+        let (ports, protocol) = (ports.len(), naming::protocol(protocol));
+        format!("{client} opened {ports} {protocol} ports of {server}, each its own rule item: where the server picks them at random, give their range with --port-range")
     })
     .collect()
 }
@@ -266,6 +298,13 @@ fn many_clients(lessons: &Lessons) -> Vec<String> {
 fn standing_policies(cluster: &Cluster, policies: &PolicySet) -> Vec<String> {
     let ours = |p: &NetworkPolicy| p.labels.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
     let mut out = Vec::new();
+    let is_gone = |p: &&NetworkPolicy| ours(p) && policies.get(&p.namespace, &p.name).is_none();
+    for gone in cluster.policies.policies.iter().filter(is_gone) {
+        let (namespace, name) = (naming::printable(&gone.namespace), naming::printable(&gone.name));
+        out.push(format!(
+            "{namespace}/{name} stands in the cluster, is podfence's and not in this set any more: `kubectl delete networkpolicy --namespace {namespace} {name}` removes it"
+        ));
+    }
     for theirs in cluster.policies.policies.iter().filter(|p| !ours(p)) {
         let name = naming::printable(&format!("{}/{}", theirs.namespace, theirs.name));
         let same = policies.policies.iter().any(|p| (&p.namespace, &p.name) == (&theirs.namespace, &theirs.name));

@@ -3,13 +3,17 @@
 //!
 //! Always holds: what is expected comes from the lessons alone, what is allowed from the reference
 //! alone, over every ordered pair of subjects, and of each over every face (labels, family, blocks)
-//! that the policies can tell apart. Between the subjects and addresses outside, every address that
-//! any block holds is asked for.
+//! that the policies can tell apart. Between the subjects and addresses outside, one of each stretch of
+//! addresses that no block tells apart is asked for. What the listed generalisations name may be
+//! allowed beside the lessons, and nothing beyond it.
 
 use crate::{
     blocks::Blocks,
+    closed::DEFAULT_DENY,
     lessons::Lessons,
     naming,
+    openings::{Opening, Openings, Scope, Way},
+    outside::Block,
     refused::{Broken, Law, Refused},
     subjects::{Presence, Subject, Subjects},
 };
@@ -18,8 +22,8 @@ use model::{
     cluster::{Cluster, Pod},
     labels::{Labels, Selector},
     ledger::Party,
-    policy::{NetworkPolicy, Peer, PolicySet, Protocol, Rule},
-    ports::{Ports, union},
+    policy::{NetworkPolicy, Peer, PolicySet, PortMatch, Protocol, Rule},
+    ports::{ALL_PORTS, Ports, difference, intersection, union},
     reference::{Endpoint, Judgement, Reference},
 };
 use std::{
@@ -37,11 +41,14 @@ pub struct Verified {
     pub pairs: u64,
     /// Pairs of a subject's face and an address.
     pub addresses: u64,
+    /// Ends asked about a pod that no policy names, of namespaces closed by default.
+    pub strangers: u64,
     /// Lessons that must be allowed.
     pub lessons: u64,
 }
 
-/// Verifies laws 1 and 2.
+/// Verifies laws 1 and 2: what is allowed holds all that was learned, and nothing beyond it but what the
+/// listed generalisations name. A pod that no policy but its namespace's default-deny selects is closed.
 ///
 /// # Errors
 /// [`Refused::LawBroken`] names the edges and rules.
@@ -50,8 +57,9 @@ pub fn verify(
     cluster: &Cluster,
     subjects: &Subjects,
     lessons: &Lessons,
+    openings: &Openings,
 ) -> Result<Verified, Refused> {
-    let expected = Expected::of(subjects, lessons);
+    let expected = Expected::of(subjects, lessons, openings);
     let faces = faces(policies, cluster, subjects);
     let mut inquiry = Inquiry {
         reference: &Reference::new(cluster, policies),
@@ -62,48 +70,124 @@ pub fn verify(
     };
     inquiry.pairs(&faces);
     inquiry.addresses(&faces, policies);
+    inquiry.strangers(&faces, policies);
     if inquiry.broken.is_empty() { Ok(inquiry.verified) } else { Err(Refused::LawBroken(inquiry.broken)) }
 }
 
 /// Ports of each protocol, in [`Protocol::ALL`]'s order.
 type ByProtocol = [Ports; 3];
 
-/// From the subject, or to it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Way {
-    To,
-    From,
+/// Numbers and names of ports, by protocol.
+#[derive(Clone, Default)]
+struct Items([(Ports, BTreeSet<String>); 3]);
+
+impl Items {
+    fn add(&mut self, protocol: Protocol, port: &PortMatch) {
+        let (numbers, names) = &mut self.0[Protocol::ALL.iter().position(|p| *p == protocol).unwrap_or_default()];
+        match port {
+            PortMatch::All => numbers.push(ALL_PORTS),
+            PortMatch::Range(first, last) => numbers.push((*first, *last)),
+            PortMatch::Named(name) => drop(names.insert(name.clone())),
+        }
+    }
+
+    /// The numbers at a pod that declares these ports.
+    fn at(&self, pod: Option<&Pod>) -> ByProtocol {
+        let mut all = ByProtocol::default();
+        for ((protocol, (numbers, names)), out) in Protocol::ALL.into_iter().zip(&self.0).zip(&mut all) {
+            let declared = pod.into_iter().flat_map(|pod| &pod.ports).filter(|port| port.protocol == protocol);
+            let named = declared.filter(|port| port.name.as_ref().is_some_and(|name| names.contains(name)));
+            *out = union(numbers.iter().copied().chain(named.map(|port| (port.port, port.port))).collect());
+        }
+        all
+    }
 }
 
-/// What the lessons say.
+/// What the lessons say, and what the listed generalisations allow beside it, by subject and direction.
 #[derive(Default)]
-struct Expected {
-    pairs: HashMap<(usize, usize), ByProtocol>,
-    addresses: HashMap<(usize, Way, IpAddr), ByProtocol>,
+struct Expected<'o> {
+    pairs: HashMap<(usize, usize), Items>,
+    addresses: HashMap<(usize, Way, IpAddr), Items>,
+    wider_workloads: HashMap<(usize, Way, usize), Items>,
+    wider_namespaces: HashMap<(usize, Way, &'o str), Items>,
+    wider_blocks: HashMap<(usize, Way), Vec<&'o Opening>>,
 }
 
-impl Expected {
-    fn of(subjects: &Subjects, lessons: &Lessons) -> Self {
+impl<'o> Expected<'o> {
+    fn of(subjects: &Subjects, lessons: &Lessons, openings: &'o Openings) -> Self {
         let mut all = Self::default();
         for lesson in &lessons.lessons {
             let edge = &lesson.edge;
-            let Some(protocol) = Protocol::ALL.iter().position(|p| p.number() == edge.protocol) else { continue };
+            let Some(protocol) = Protocol::from_number(edge.protocol) else { continue };
             let end = |party: &Party| match party {
                 Party::Workload(key) => subjects.find(key).ok_or(None),
                 Party::Node(ip) | Party::Outside(ip) => Err(Some(ip.to_canonical())),
             };
-            let ports = match (end(&edge.client), end(&edge.server)) {
+            let (client, server) = (end(&edge.client), end(&edge.server));
+            let name = server.ok().and_then(|server| openings.names[server].name(protocol, edge.port));
+            let port = name.map_or(PortMatch::Range(edge.port, edge.port), |name| PortMatch::Named(name.to_owned()));
+            let items = match (client, server) {
                 (Ok(client), Ok(server)) => all.pairs.entry((client, server)).or_default(),
-                (Ok(client), Err(Some(ip))) => all.addresses.entry((client, Way::To, ip)).or_default(),
-                (Err(Some(ip)), Ok(server)) => all.addresses.entry((server, Way::From, ip)).or_default(),
+                (Ok(client), Err(Some(ip))) => all.addresses.entry((client, Way::Egress, ip)).or_default(),
+                (Err(Some(ip)), Ok(server)) => all.addresses.entry((server, Way::Ingress, ip)).or_default(),
                 _ => continue,
             };
-            ports[protocol].push((edge.port, edge.port));
+            items.add(protocol, &port);
         }
-        for ports in all.pairs.values_mut().chain(all.addresses.values_mut()) {
-            *ports = std::mem::take(ports).map(union);
+        for opening in openings.widened() {
+            let (own, way) = (opening.subject, opening.way);
+            let items = match &opening.scope {
+                Scope::Workload(peer) => all.wider_workloads.entry((own, way, *peer)).or_default(),
+                Scope::Namespace(name) => all.wider_namespaces.entry((own, way, name)).or_default(),
+                Scope::Block(_) => {
+                    all.wider_blocks.entry((own, way)).or_default().push(opening);
+                    continue;
+                }
+            };
+            items.add(opening.protocol, &opening.port);
         }
         all
+    }
+
+    /// Between two subjects, at a pod of the server: what must be allowed, and the most that may be.
+    fn between(&self, client: usize, server: usize, subjects: &Subjects, pod: &Pod) -> (ByProtocol, ByProtocol) {
+        let at = |items: Option<&Items>| items.map_or_else(ByProtocol::default, |items| items.at(Some(pod)));
+        let least = at(self.pairs.get(&(client, server)));
+        let side = |own: usize, way: Way, peer: usize| {
+            let namespace = subjects.all()[peer].key.namespace.as_str();
+            let to_namespace = at(self.wider_namespaces.get(&(own, way, namespace)));
+            let to_workload = at(self.wider_workloads.get(&(own, way, peer)));
+            [0, 1, 2]
+                .map(|i| union([&least[i], &to_namespace[i], &to_workload[i]].into_iter().flatten().copied().collect()))
+        };
+        let (out, into) = (side(client, Way::Egress, server), side(server, Way::Ingress, client));
+        let most = [0, 1, 2].map(|i| intersection(&out[i], &into[i]));
+        (least, most)
+    }
+
+    /// Between a subject and an address, the same; `pod` is the subject's.
+    fn with(&self, own: usize, way: Way, ip: IpAddr, pod: &Pod) -> (ByProtocol, ByProtocol) {
+        let server = (way == Way::Ingress).then_some(pod);
+        let known = self.addresses.get(&(own, way, ip));
+        let least = known.map_or_else(ByProtocol::default, |items| items.at(server));
+        let mut most = Items::default();
+        for opening in self.wider_blocks.get(&(own, way)).into_iter().flatten() {
+            if matches!(&opening.scope, Scope::Block(block) if block.holds(ip)) {
+                most.add(opening.protocol, &opening.port);
+            }
+        }
+        let most = most.at(server);
+        let most = [0, 1, 2].map(|i| union(least[i].iter().chain(&most[i]).copied().collect()));
+        (least, most)
+    }
+
+    /// The blocks that the generalisations of a subject name.
+    fn blocks(&self) -> impl Iterator<Item = (usize, Way, &Block)> {
+        let all = self.wider_blocks.iter().flat_map(|((own, way), openings)| openings.iter().map(|o| (*own, *way, o)));
+        all.filter_map(|(own, way, opening)| match &opening.scope {
+            Scope::Block(block) => Some((own, way, block)),
+            Scope::Workload(_) | Scope::Namespace(_) => None,
+        })
     }
 }
 
@@ -222,14 +306,13 @@ fn peers(policy: &NetworkPolicy) -> impl Iterator<Item = &Peer> {
 struct Inquiry<'a> {
     reference: &'a Reference<'a>,
     subjects: &'a Subjects,
-    expected: &'a Expected,
+    expected: &'a Expected<'a>,
     broken: Vec<Broken>,
     verified: Verified,
 }
 
 impl Inquiry<'_> {
     fn pairs(&mut self, faces: &[Face]) {
-        let nothing = ByProtocol::default();
         let clients: Vec<_> = faces.iter().map(|f| self.reference.subject(Endpoint::Pod(&f.pod, f.address))).collect();
         let servers: Vec<_> =
             faces.iter().map(|f| self.reference.subject(Endpoint::Pod(&f.sibling, f.address))).collect();
@@ -239,15 +322,9 @@ impl Inquiry<'_> {
                     continue;
                 }
                 self.verified.pairs += 1;
-                let expected = self.expected.pairs.get(&(from.subject, to.subject)).unwrap_or(&nothing);
-                for (protocol, expected) in Protocol::ALL.into_iter().zip(expected) {
-                    let allowed = Reference::ports_between(client, server, protocol);
-                    if allowed != *expected {
-                        let ends = (self.name(from.subject), self.name(to.subject));
-                        let ask = |port| Reference::decide_between(client, server, Some(protocol), port);
-                        self.differs(ends, protocol, &allowed, expected, ask);
-                    }
-                }
+                let expected = self.expected.between(from.subject, to.subject, self.subjects, &to.sibling);
+                let subjects = self.subjects;
+                self.ask(client, server, &expected, || (name(subjects, from.subject), name(subjects, to.subject)));
                 if self.broken.len() >= NAMED {
                     return;
                 }
@@ -258,7 +335,6 @@ impl Inquiry<'_> {
     /// Every address of a lesson and of every block, from and to every subject whose policy names it.
     fn addresses(&mut self, faces: &[Face], policies: &PolicySet) {
         let asked = asked_addresses(self.expected, policies, self.subjects);
-        let nothing = ByProtocol::default();
         for face in faces {
             let pod = Endpoint::Pod(&face.pod, face.address);
             let named = Named::of(self.reference.subject(pod).selected_by());
@@ -270,17 +346,13 @@ impl Inquiry<'_> {
                 let policies = named.those_holding(*ip);
                 let reference = Reference::new(self.reference.cluster, &policies);
                 let (pod, outside) = (reference.subject(pod), reference.subject(Endpoint::Address(*ip)));
-                let (client, server) = if *way == Way::To { (&pod, &outside) } else { (&outside, &pod) };
-                let expected = self.expected.addresses.get(&(face.subject, *way, *ip)).unwrap_or(&nothing);
-                for (protocol, expected) in Protocol::ALL.into_iter().zip(expected) {
-                    let allowed = Reference::ports_between(client, server, protocol);
-                    if allowed != *expected {
-                        let own = self.name(face.subject);
-                        let ends = if *way == Way::To { (own, ip.to_string()) } else { (ip.to_string(), own) };
-                        let ask = |port| Reference::decide_between(client, server, Some(protocol), port);
-                        self.differs(ends, protocol, &allowed, expected, ask);
-                    }
-                }
+                let (client, server) = if *way == Way::Egress { (&pod, &outside) } else { (&outside, &pod) };
+                let expected = self.expected.with(face.subject, *way, *ip, &face.pod);
+                let (own, subjects) = (face.subject, self.subjects);
+                self.ask(client, server, &expected, || match way {
+                    Way::Egress => (name(subjects, own), ip.to_string()),
+                    Way::Ingress => (ip.to_string(), name(subjects, own)),
+                });
                 if self.broken.len() >= NAMED {
                     return;
                 }
@@ -288,16 +360,63 @@ impl Inquiry<'_> {
         }
     }
 
+    /// A pod that nobody knows yet, in each namespace that is closed by default: nothing from it or to it.
+    fn strangers(&mut self, faces: &[Face], policies: &PolicySet) {
+        let nothing = (ByProtocol::default(), ByProtocol::default());
+        for namespace in policies.policies.iter().filter(|p| p.name == DEFAULT_DENY).map(|p| &p.namespace) {
+            let stranger = Pod { namespace: namespace.clone(), name: "(unknown)".to_owned(), ..Pod::default() };
+            let means_it = |s: &Subject| s.key.namespace == *namespace && s.selector.matches(&stranger.labels);
+            if self.subjects.all().iter().any(means_it) {
+                continue;
+            }
+            let address = Ipv4Addr::UNSPECIFIED.into();
+            let unknown = self.reference.subject(Endpoint::Pod(&stranger, address));
+            let who = || format!("a pod of {namespace} that no policy names");
+            let subjects = self.subjects;
+            let other = |face: Option<&Face>| {
+                face.map_or_else(|| "an address outside".to_owned(), |face| name(subjects, face.subject))
+            };
+            for face in faces.iter().map(Some).chain([None]) {
+                self.verified.strangers += 1;
+                let end = match face {
+                    Some(face) => Endpoint::Pod(&face.pod, face.address),
+                    None => Endpoint::Address(Ipv4Addr::BROADCAST.into()),
+                };
+                let end = self.reference.subject(end);
+                self.ask(&unknown, &end, &nothing, || (who(), other(face)));
+                self.ask(&end, &unknown, &nothing, || (other(face), who()));
+                if self.broken.len() >= NAMED {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks the reference what it allows between two ends, and holds it against the least and the most.
+    fn ask(
+        &mut self,
+        client: &model::reference::Subject<'_>,
+        server: &model::reference::Subject<'_>,
+        (least, most): &(ByProtocol, ByProtocol),
+        ends: impl Fn() -> (String, String),
+    ) {
+        for (protocol, (least, most)) in Protocol::ALL.into_iter().zip(least.iter().zip(most)) {
+            let allowed = Reference::ports_between(client, server, protocol);
+            if allowed != *least || allowed != *most {
+                let ask = |port| Reference::decide_between(client, server, Some(protocol), port);
+                let (missing, extra) = (difference(least, &allowed), difference(&allowed, most));
+                self.differs(&ends(), protocol, [missing, extra], ask);
+            }
+        }
+    }
+
     fn differs(
         &mut self,
-        (client, server): (String, String),
+        (client, server): &(String, String),
         protocol: Protocol,
-        allowed: &Ports,
-        expected: &Ports,
+        [missing, extra]: [Ports; 2],
         ask: impl Fn(u16) -> model::reference::Decision,
     ) {
-        let missing = without(expected, allowed);
-        let extra = without(allowed, expected);
         for (law, ports) in [(Law::LearnedIsAllowed, missing), (Law::NothingElseIsAllowed, extra)] {
             let Some((first, _)) = ports.first().copied() else { continue };
             let decision = ask(first);
@@ -315,12 +434,12 @@ impl Inquiry<'_> {
             self.broken.push(Broken { law, client, server, protocol, ports, rules });
         }
     }
+}
 
-    fn name(&self, subject: usize) -> String {
-        let subject = &self.subjects.all()[subject];
-        let gone = if subject.presence == Presence::Gone { " (gone)" } else { "" };
-        format!("{}{gone}", naming::workload(&subject.key))
-    }
+fn name(subjects: &Subjects, subject: usize) -> String {
+    let subject = &subjects.all()[subject];
+    let gone = if subject.presence == Presence::Gone { " (gone)" } else { "" };
+    format!("{}{gone}", naming::workload(&subject.key))
 }
 
 /// The policies of one pod, to be asked about many addresses: a block that does not hold an address
@@ -361,27 +480,32 @@ impl<'p> Named<'p> {
     }
 }
 
-/// The addresses to ask about, by subject. A block larger than all lessons together holds
-/// addresses nobody learned: its first ones beyond them suffice to show it.
+/// The addresses to ask about, by subject: the first of each block that the policy or its generalisations
+/// name and the first after it. Between two of these no answer can change.
 fn asked_addresses(
-    expected: &Expected,
+    expected: &Expected<'_>,
     policies: &PolicySet,
     subjects: &Subjects,
 ) -> BTreeMap<usize, BTreeSet<(Way, IpAddr)>> {
     let mut asked: BTreeMap<usize, BTreeSet<(Way, IpAddr)>> = BTreeMap::new();
+    let mut ask = |subject: usize, way: Way, block: IpNet| {
+        let places = asked.entry(subject).or_default();
+        places.extend([Some(block.network()), after(block)].into_iter().flatten().map(|ip| (way, ip)));
+    };
     for (subject, way, ip) in expected.addresses.keys() {
-        asked.entry(*subject).or_default().insert((*way, *ip));
+        ask(*subject, *way, IpNet::from(*ip));
     }
-    let enough = expected.addresses.len() + 1;
+    for (subject, way, block) in expected.blocks() {
+        block.except.iter().chain([&block.cidr]).for_each(|net| ask(subject, way, *net));
+    }
     let by_policy: HashMap<(&str, &str), usize> =
         subjects.all().iter().enumerate().map(|(i, s)| ((s.key.namespace.as_str(), s.policy.as_str()), i)).collect();
     for policy in &policies.policies {
         let Some(subject) = by_policy.get(&(policy.namespace.as_str(), policy.name.as_str())) else { continue };
-        for (way, rules) in [(Way::From, &policy.ingress), (Way::To, &policy.egress)] {
+        for (way, rules) in [(Way::Ingress, &policy.ingress), (Way::Egress, &policy.egress)] {
             for peer in rules.iter().flatten().flat_map(|rule| &rule.peers) {
-                if let Peer::Block { cidr, .. } = peer {
-                    let inside = inside(*cidr, enough);
-                    asked.entry(*subject).or_default().extend(inside.into_iter().map(|ip| (way, ip)));
+                if let Peer::Block { cidr, except } = peer {
+                    except.iter().chain([cidr]).for_each(|net| ask(*subject, way, *net));
                 }
             }
         }
@@ -389,57 +513,10 @@ fn asked_addresses(
     asked
 }
 
-/// The first addresses of a block, network and broadcast addresses too.
-fn inside(block: IpNet, most: usize) -> Vec<IpAddr> {
-    match block.network() {
-        IpAddr::V4(first) => {
-            let last = match block.broadcast() {
-                IpAddr::V4(last) => u32::from(last),
-                IpAddr::V6(_) => u32::from(first),
-            };
-            (u32::from(first)..=last).take(most).map(|n| Ipv4Addr::from(n).into()).collect()
-        }
-        IpAddr::V6(first) => {
-            let last = match block.broadcast() {
-                IpAddr::V6(last) => u128::from(last),
-                IpAddr::V4(_) => u128::from(first),
-            };
-            (u128::from(first)..=last).take(most).map(|n| Ipv6Addr::from(n).into()).collect()
-        }
-    }
-}
-
-/// What `a` holds and `b` does not; both in the one form.
-fn without(a: &Ports, b: &Ports) -> Ports {
-    let mut out = Vec::new();
-    for (first, last) in a {
-        let mut next = u32::from(*first);
-        for (f, l) in b {
-            let (f, l) = (u32::from(*f), u32::from(*l));
-            if l < next || f > u32::from(*last) {
-                continue;
-            }
-            if f > next {
-                out.push((next as u16, (f - 1) as u16));
-            }
-            next = l + 1;
-        }
-        if next <= u32::from(*last) {
-            out.push((next as u16, *last));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_one_set_of_ports_has_beyond_another() {
-        assert_eq!(without(&vec![(1, u16::MAX)], &vec![(80, 80)]), [(1, 79), (81, u16::MAX)]);
-        assert_eq!(without(&vec![(80, 90)], &vec![(70, 80), (90, 95)]), [(81, 89)]);
-        assert_eq!(without(&vec![(80, 80)], &vec![]), [(80, 80)]);
-        assert_eq!(without(&vec![(80, 80)], &vec![(1, u16::MAX)]), []);
+/// The first address after a block, if there is one.
+fn after(block: IpNet) -> Option<IpAddr> {
+    match block.broadcast() {
+        IpAddr::V4(last) => Some(Ipv4Addr::from(u32::from(last).checked_add(1)?).into()),
+        IpAddr::V6(last) => Some(Ipv6Addr::from(u128::from(last).checked_add(1)?).into()),
     }
 }

@@ -20,6 +20,8 @@ const BLOCK: u16 = 100;
 /// How long a live capture sleeps when nothing comes, which is also how soon it sees the stop flag.
 const PAUSE: Duration = Duration::from_millis(20);
 const SECOND: i64 = 1_000_000_000;
+/// The port of DNS (RFC 1035, 4.2).
+const DNS: u16 = 53;
 
 /// Meters a capture file (classic pcap or pcapng, micro- or nanoseconds) and gives its flows to the observer. A file
 /// that ends early is read as far as it goes; the summary says why, and a gap row too.
@@ -181,7 +183,12 @@ impl<'a> Reading<'a> {
         self.summary.packets += 1;
         self.summary.bytes += u64::from(packet.header.len);
         match parse_link(self.link, packet.data) {
-            Ok(parsed) => self.meter.packet(at, &parsed, &mut self.events),
+            Ok(parsed) => {
+                if let Some(message) = dns_message(&parsed, packet) {
+                    self.observer.hear_dns(at, parsed.key.destination.ip(), message);
+                }
+                self.meter.packet(at, &parsed, &mut self.events);
+            }
             Err(error) => self.meter.unreadable(error),
         }
         if self.events.is_empty() { Ok(()) } else { self.hand_over() }
@@ -255,6 +262,17 @@ impl<'a> Reading<'a> {
         self.summary.skipped = self.meter.skipped().clone();
         Ok(self.summary)
     }
+}
+
+/// What a DNS server says in a whole UDP packet, as far as the capture holds it. The IP packet is the frame's end: an
+/// answer with an address in it is longer than what Ethernet pads.
+fn dns_message<'p>(parsed: &flow::Packet, packet: &'p pcap::Packet<'_>) -> Option<&'p [u8]> {
+    let is_answer = (parsed.key.protocol, parsed.key.source_port) == (flow::UDP, DNS);
+    if !is_answer || parsed.fragment != flow::Fragment::Whole {
+        return None;
+    }
+    let begins = packet.header.len.checked_sub(parsed.ip_length)?.checked_add(parsed.headers)?;
+    packet.data.get(usize::try_from(begins).ok()?..)
 }
 
 /// A packet's time. Every capture here is opened with nanoseconds, so libpcap puts them where `timeval` has microseconds.

@@ -16,6 +16,7 @@ mod capture;
 mod error;
 mod fragments;
 mod meter;
+mod names;
 mod observer;
 mod summary;
 

@@ -1,13 +1,13 @@
 //! Attributes what it is given, writes it and keeps the ledger.
 
-use crate::{Error, attribute};
+use crate::{Error, attribute, names::Names};
 use flowlog::{Counts, Writer};
 use model::{
     ledger::Ledger,
     record::{FlowEvent, FlowRecord, Gap, UnixNanos},
     view::AddressView,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// One node's observer: events in, log and ledger out.
 pub struct Observer {
@@ -17,6 +17,7 @@ pub struct Observer {
     node: Arc<str>,
     instance: Arc<str>,
     unknown_ends: BTreeMap<&'static str, u64>,
+    names: Names,
 }
 
 impl Observer {
@@ -30,19 +31,28 @@ impl Observer {
             node: node.into(),
             instance: instance.into(),
             unknown_ends: BTreeMap::new(),
+            names: Names::default(),
         }
     }
 
     /// Attributes an event, counts it in the ledger and appends it to the log. After an error the event is counted in the
     /// ledger, and in the log's next gap where it could not be written; observing may go on.
     pub fn observe(&mut self, event: FlowEvent) -> Result<FlowRecord, Error> {
-        let record = attribute(&self.view, &self.node, event);
+        let mut record = attribute(&self.view, &self.node, event);
+        record.dns_name =
+            self.names.of(record.client.ip.to_canonical(), record.server.ip.to_canonical(), record.event.flow_start);
         for reason in [&record.client, &record.server].into_iter().filter_map(|end| end.unknown_reason) {
             *self.unknown_ends.entry(reason).or_default() += 1;
         }
         self.ledger.add(&self.instance, &record);
         self.writer.append(&record)?;
         Ok(record)
+    }
+
+    /// Hears what a DNS server told a client, the payload of one UDP packet: flows that the client begins to an
+    /// address in it, soon enough, carry the name.
+    pub(crate) fn hear_dns(&mut self, at: UnixNanos, client: IpAddr, message: &[u8]) {
+        self.names.hear(at, client.to_canonical(), message);
     }
 
     /// Notes that something was not seen, as a row.

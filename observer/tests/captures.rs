@@ -163,6 +163,49 @@ fn a_datagram_is_oriented_by_the_port_that_the_cluster_declares() {
     assert_eq!(seen.records[0].event.direction_rule, DirectionRule::Unknown);
 }
 
+/// A DNS answer from the IP header on: this name is at this address, for 60 seconds.
+fn dns_answer(name: &str, address: [u8; 4]) -> Vec<u8> {
+    let mut message = vec![0, 1, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.bytes());
+    }
+    message.extend([0, 0, 1, 0, 1, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    message.extend(address);
+    let mut packet = udp((v4(53), 53), (v4(1), 40_001), message.len());
+    let headers = packet.len() - message.len();
+    packet.truncate(headers);
+    packet.extend(message);
+    packet
+}
+
+#[test]
+fn a_flow_carries_the_name_by_which_its_client_found_the_address() {
+    let address = [203, 0, 113, 7];
+    let api = Host::V4(address.into());
+    let mut packets = conversation(v4(1), api);
+    packets.insert(0, dns_answer("api.example.com", address));
+    packets.extend(conversation(v4(9), api));
+    for link in Link::ALL {
+        for is_cut in [false, true] {
+            let mut packets = captured(link, &packets);
+            // As a live capture keeps them: the answer is shorter than what is cut off.
+            packets.iter_mut().filter(|_| is_cut).for_each(|packet| packet.bytes.truncate(120));
+            let seen = observed(&file(Format::Nanos, link.link_type(false), &packets)).unwrap();
+            let of = |client: [u8; 4]| {
+                let mut records = seen.records.iter();
+                records
+                    .find(|r| r.client.ip == std::net::IpAddr::from(client) && r.server.port == 6379)
+                    .unwrap()
+                    .dns_name
+                    .clone()
+            };
+            assert_eq!(of([10, 0, 0, 1]).as_deref(), Some("api.example.com"), "{link:?}");
+            assert_eq!(of([10, 0, 0, 9]), None, "who asked nobody");
+        }
+    }
+}
+
 #[test]
 fn an_end_that_nobody_knows_stays_unknown_or_outside_and_feeds_no_edge() {
     let stranger = Host::V4([203, 0, 113, 7].into());

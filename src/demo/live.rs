@@ -388,10 +388,14 @@ fn generated_step(generated: &Generated, expected: &BTreeSet<ExpectedEdge>, scen
         .collect();
     differences.extend(expected::differences(expected, &taught));
     let (policies, subjects) = (generated.policies.policies.len(), generated.subjects.all().len());
-    if policies != subjects {
-        differences.push(format!("{policies} policies for {subjects} workloads"));
+    let namespaces: BTreeSet<&str> = generated.subjects.all().iter().map(|s| s.key.namespace.as_str()).collect();
+    if policies != subjects + namespaces.len() {
+        differences.push(format!("{policies} policies for {subjects} workloads in {} namespaces", namespaces.len()));
     }
-    let promised = format!("{}, allowing each learned edge and nothing else", policy_count(subjects));
+    let promised = format!(
+        "{}, one a workload and one that closes each namespace, allowing each learned edge and nothing else",
+        policy_count(subjects + namespaces.len())
+    );
     let seen = format!(
         "{}, verified over {} pairs of pods and {} of pod and address",
         policy_count(policies),

@@ -4,10 +4,11 @@
 //! anything that git lets it hold; a link or a submodule is not followed, and named.
 
 use crate::{
+    backing,
     ending::{Failure, warn},
     manifests, typed,
 };
-use generator::render;
+use generator::{Evidence, render};
 use model::cluster::Cluster;
 use std::{
     ffi::{OsStr, OsString},
@@ -50,12 +51,25 @@ pub(super) fn named(path: &Path) -> Option<Result<Asked, Failure>> {
     Some(Ok(Asked { revision: OsStr::from_bytes(revision).to_owned(), path: from_root }))
 }
 
-/// The objects in it, and the whole hash of the revision. Files are named by their path from the repository's root.
-pub(super) fn read(asked: &Asked, reading: &typed::Reading) -> Result<(Cluster, String), Failure> {
+/// What is in it.
+pub(super) struct Found {
+    pub(super) cluster: Cluster,
+    /// The whole hash of the revision.
+    pub(super) hash: String,
+    /// What stands behind its rules, where `generate` wrote them.
+    pub(super) evidence: Vec<Evidence>,
+}
+
+/// Reads it. Files are named by their path from the repository's root.
+pub(super) fn read(asked: &Asked, reading: &typed::Reading) -> Result<Found, Failure> {
     let hash = hash(asked)?;
-    let files = chosen(asked, tree(asked, &hash)?)?;
+    let (files, evidence) = chosen(asked, tree(asked, &hash)?)?;
     let texts = contents(asked, &files)?;
-    Ok((manifests::from_texts(texts, reading)?, hash))
+    let evidence = contents(asked, evidence.as_slice())?;
+    let evidence = evidence
+        .iter()
+        .filter_map(|(name, bytes)| backing::or_said(backing::parse(&String::from_utf8_lossy(bytes), Path::new(name))));
+    Ok(Found { evidence: evidence.collect(), cluster: manifests::from_texts(texts, reading)?, hash })
 }
 
 fn shown(asked: &Asked) -> String {
@@ -126,14 +140,16 @@ fn entry(line: &[u8]) -> Option<Listed> {
     Some(Listed { mode, object: String::from_utf8_lossy(object).into_owned(), path })
 }
 
-/// The files that reading the same folder from a disk would read, as far as they are files.
-fn chosen(asked: &Asked, all: Vec<Listed>) -> Result<Vec<Listed>, Failure> {
+/// The files that reading the same folder from a disk would read, as far as they are files, and the evidence beside
+/// what `generate` wrote.
+fn chosen(asked: &Asked, mut all: Vec<Listed>) -> Result<(Vec<Listed>, Option<Listed>), Failure> {
     let is_the_file = |listed: &Listed| listed.path == asked.path;
     // Of what `generate` wrote the policies alone, as from a disk.
     let policies = asked.path.join(crate::generate::POLICIES);
-    let generated = all.iter().any(|listed| listed.path == asked.path.join(render::EVIDENCE))
-        && all.iter().any(|listed| listed.path.starts_with(&policies));
-    let folder = if generated { policies } else { asked.path.clone() };
+    let has_policies = all.iter().any(|listed| listed.path.starts_with(&policies));
+    let evidence = all.iter().position(|listed| listed.path == asked.path.join(render::EVIDENCE));
+    let evidence = evidence.filter(|_| has_policies).map(|place| all.swap_remove(place));
+    let folder = if evidence.is_some() { policies } else { asked.path.clone() };
     let (mut files, mut others) = (Vec::new(), Vec::new());
     for listed in all {
         let within = listed.path.strip_prefix(&folder).ok();
@@ -153,7 +169,7 @@ fn chosen(asked: &Asked, all: Vec<Listed>) -> Result<Vec<Listed>, Failure> {
         return Err(Failure::new(what, "give the files by name"));
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    Ok((files, evidence))
 }
 
 /// The files' names and contents, in order.

@@ -190,3 +190,24 @@ fn what_is_no_revision_is_a_clear_error() {
         assert!(done.err.contains(what), "{words}: {}", done.err);
     }
 }
+
+#[test]
+fn evidence_stands_beside_the_rule_that_opens_or_closes() {
+    let world = World::observed();
+    assert_eq!(world.run("generate --log log --cluster cluster.yaml --out policies").status, 0);
+    std::fs::create_dir(world.path("nothing")).expect("made");
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: db, namespace: data}\nspec: {podSelector: {}, policyTypes: [Ingress]}\n";
+    std::fs::write(world.path("nothing/db.yaml"), closed).expect("written");
+    let said =
+        "; evidence: 2 flows, 2026-01-31T12:00:00Z to 2026-01-31T12:00:00.206Z, direction by syn, on node-1, such as ";
+    for (words, form) in [("nothing policies", "text"), ("policies nothing", "text"), ("nothing policies", "json")] {
+        let done = world.run(&format!("diff {words} --cluster cluster.yaml -o {form}"));
+        let said = if form == "json" { said.trim_start_matches("; ") } else { said };
+        assert!(done.status == 0 && done.out.contains(said), "{words} {form}: {} {}", done.out, done.err);
+    }
+    let comment = world.run("diff nothing policies --cluster cluster.yaml -o markdown").out;
+    assert!(comment.contains("evidence: 2 flows"), "{comment}");
+    std::fs::write(world.path("policies/evidence.json"), "{").expect("written");
+    let without = world.run("diff nothing policies --cluster cluster.yaml");
+    assert!(without.status == 0 && without.err.contains("no evidence in policies/evidence.json"), "{}", without.err);
+}

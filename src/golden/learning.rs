@@ -68,16 +68,20 @@ fn generate_writes_policies_with_evidence_and_the_same_log_gives_the_same_bytes(
     let done = world.run("generate --log log --cluster cluster.yaml --out policies");
     assert_eq!(done.status, 0, "{}", done.err);
     insta::assert_snapshot!(done.out, @r#"
-NAMESPACE   POLICY   WORKLOAD               INGRESS   EGRESS   FLOWS
-data        db       data/StatefulSet/db    1         0        2
-shop        idle     shop/Deployment/idle   0         0        0
-shop        web      shop/Deployment/web    1         1        3
+NAMESPACE   POLICY         WORKLOAD               INGRESS   EGRESS   FLOWS
+data        db             data/StatefulSet/db    1         0        2
+data        default-deny   every pod of data      0         0        0
+shop        default-deny   every pod of shop      0         0        0
+shop        idle           shop/Deployment/idle   0         0        0
+shop        web            shop/Deployment/web    1         1        3
 
-policies: 3; rules: 3; edges: 2
-verified: every edge allowed, nothing else (pairs of pods: 9; of pod and address: 1)
+policies: 5; rules: 3; edges: 2
+verified: every edge allowed, nothing else (pairs of pods: 9; of pod and address: 2)
 
 never observed in the window, so closed both ways:
   shop/Deployment/idle
+
+closed by default-deny (every pod there that no other policy names, those of tomorrow too): data, shop
 
 left out, handshake-not-seen (1 flow): an opening without an answer; accept one by name with --accept:
   shop/web->data/db:22/tcp: 1 flow, such as 26b83739159d078a
@@ -99,6 +103,8 @@ SUMMARY.txt
 certificate.json
 evidence.json
 policies/data/db.yaml
+policies/data/default-deny.yaml
+policies/shop/default-deny.yaml
 policies/shop/idle.yaml
 policies/shop/web.yaml
 "#);
@@ -120,17 +126,111 @@ fn a_dry_run_shows_the_same_and_writes_nothing() {
     assert_eq!(dry.out, world.run("generate --log log --cluster cluster.yaml --out policies").out);
 }
 
+const GENERATE: &str = "generate --log log --cluster cluster.yaml --out policies";
+
 #[test]
-fn a_folder_with_other_files_is_left_as_it_is() {
+fn an_earlier_set_is_updated_and_pruned_and_what_others_wrote_stays() {
     let world = World::observed();
-    fs::create_dir_all(world.path("policies/shop")).expect("made");
-    fs::write(world.path("policies/shop/mine.yaml"), "kind: NetworkPolicy\n").expect("written");
-    let done = world.run("generate --log log --cluster cluster.yaml --out policies");
+    assert_eq!(world.run(GENERATE).status, 0);
+    let first = world.files("policies");
+    let write = |name: &str, text: &str| fs::write(world.path(name), text).expect("written");
+    let ours = fs::read_to_string(world.path("policies/policies/shop/web.yaml")).expect("read");
+    write("policies/policies/shop/gone.yaml", &ours.replace("name: web", "name: gone"));
+    write("policies/policies/shop/idle.yaml", &ours.replace("name: web", "name: idle"));
+    write("policies/README.md", "read me");
+    write("policies/policies/kustomization.yaml", "kind: Kustomization\n");
+    write("policies/policies/shop/mine.yaml", &ours.replace("name: web", "name: mine").replace(": podfence", ": me"));
+    fs::remove_file(world.path("policies/policies/data/db.yaml")).expect("removed");
+    let done = world.run(GENERATE);
+    assert_eq!(done.status, 0, "{}", done.err);
+    insta::assert_snapshot!(done.err, @r#"
+written to policies (files: 1 added, 1 changed, 1 removed, 6 as they were; 3 of others kept); begin with SUMMARY.txt; `kubectl apply -R -f policies/policies` applies the policies
+"#);
+    let others = ["README.md", "policies/kustomization.yaml", "policies/shop/mine.yaml"];
+    let (kept, own): (Vec<_>, Vec<_>) =
+        world.files("policies").into_iter().partition(|(name, _)| others.contains(&name.as_str()));
+    assert_eq!(kept.len(), 3);
+    assert_eq!(own, first);
+}
+
+#[test]
+fn a_file_of_others_is_never_written_over() {
+    let world = World::observed();
+    fs::create_dir_all(world.path("policies/policies/shop")).expect("made");
+    let place = world.path("policies/policies/shop/web.yaml");
+    fs::write(&place, "kind: List\n").expect("written");
+    let done = world.run(GENERATE);
     assert_eq!((done.status, done.out.as_str()), (2, ""));
     insta::assert_snapshot!(done.err, @r#"
-podfence: DIR/policies holds shop/mine.yaml, which an earlier run did not write; choose an empty or new folder, or move it away
+podfence: DIR/policies holds policies/shop/web.yaml, which an earlier run did not write and which policies/shop/web.yaml would replace; move it away, or choose another folder
+"#);
+    fs::remove_file(&place).expect("removed");
+    let theirs = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\nspec: {podSelector: {}}\n";
+    fs::write(world.path("policies/policies/theirs.yaml"), theirs).expect("written");
+    let done = world.run(GENERATE);
+    assert_eq!((done.status, done.out.as_str()), (2, ""));
+    insta::assert_snapshot!(done.err, @r#"
+podfence: policies/policies/theirs.yaml holds a policy shop/web, and so would the new set; rename that one, or move it away
 "#);
     assert_eq!(world.files("policies").len(), 1);
+}
+
+#[test]
+fn a_wider_choice_is_listed_with_its_price() {
+    let world = World::observed();
+    fs::write(world.path("ranges.json"), r#"{"providers": {"office": ["203.0.113.0/24"]}}"#).expect("written");
+    let words = format!("{GENERATE} --peers namespace --outside provider-ranges ranges.json --no-default-deny data");
+    let done = world.run(&words);
+    assert_eq!(done.status, 0, "{}", done.err);
+    let said = done
+        .out
+        .lines()
+        .skip_while(|line| !line.starts_with("opened beyond"))
+        .take_while(|line| !line.starts_with("left out"));
+    insta::assert_snapshot!(said.collect::<Vec<_>>().join("\n"), @r#"
+opened beyond what was seen (--outside provider-ranges, --peers namespace): connections never observed: 255 with addresses:
+  203.0.113.0/24->shop/web:8080/tcp (--outside provider-ranges: office): 255 with addresses
+  every pod of shop->data/db:6379/tcp, ingress (--peers namespace): 0 between workloads
+  shop/web->every pod of data:6379/tcp, egress (--peers namespace): 0 between workloads
+
+never observed in the window, so closed both ways:
+  shop/Deployment/idle
+
+closed by default-deny (every pod there that no other policy names, those of tomorrow too): shop
+
+without default-deny: a pod there that no policy names is not isolated:
+  data: left open by --no-default-deny
+"#);
+    for (words, said) in [
+        ("--outside provider-ranges nowhere.json", "no provider's ranges in nowhere.json"),
+        ("--outside provider-ranges cluster.yaml", "no JSON"),
+        ("--outside near", "--outside near: no such choice; say exact, minimal-cover, or provider-ranges FILE"),
+        ("--no-default-deny dta", "--no-default-deny: no workload that gets a policy is in dta"),
+        ("--port-range shop/web->data/db:1-2/tcp", "no learned edge lies in this range"),
+    ] {
+        let done = world.run(&format!("{GENERATE} {words}"));
+        assert!(done.status == 2 && done.err.contains(said), "{words}: {}", done.err);
+    }
+}
+
+#[test]
+fn evidence_of_an_earlier_run_is_added_to_the_rules_that_are_the_same() {
+    let world = World::observed();
+    assert_eq!(world.run(GENERATE).status, 0);
+    let old = fs::read_to_string(world.path("policies/evidence.json")).expect("read");
+    let earlier = old.replace("2026-01-31T12:00:00Z", "2025-01-31T12:00:00Z").replace("TCP 8080", "TCP 8081");
+    fs::write(world.path("earlier.json"), earlier).expect("written");
+    let done = world.run(&format!("{GENERATE} --evidence earlier.json"));
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(
+        done.err.contains("earlier.json: shop/web ingress from 203.0.113.9/32, TCP 8081: no such rule here"),
+        "{}",
+        done.err
+    );
+    let new = fs::read_to_string(world.path("policies/evidence.json")).expect("read");
+    assert!(new.contains("\"first_seen\": \"2025-01-31T12:00:00Z\""), "{new}");
+    let none = world.run(&format!("{GENERATE} --evidence cluster.yaml"));
+    assert!(none.status == 2 && none.err.contains("no evidence in cluster.yaml"), "{}", none.err);
 }
 
 #[test]

@@ -66,6 +66,9 @@ pub(crate) enum GraphOutput {
 /// reference evaluator before anything is written. Beside the policies, evidence.json says for each rule which flows
 /// are behind it, and certificate.json how complete the learning was. The same log gives the same bytes.
 ///
+/// A namespace with workloads gets a default-deny of its own, which closes pods that nobody knows yet. Policies carry
+/// the label app.kubernetes.io/managed-by=podfence, by which the next run knows its own.
+///
 /// A flow whose direction nobody knows, a handshake that was never answered, and whatever a policy denied never become
 /// a rule; --accept EDGE overrules that for one edge, by name.
 #[derive(Debug, Args)]
@@ -76,7 +79,8 @@ pub(crate) struct Generate {
     /// The cluster's objects, as for `observe`; a file, or a folder
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster: PathBuf,
-    /// The folder for policies, evidence and certificate; must be empty, missing, or of an earlier `generate`
+    /// The folder for policies, evidence and certificate. What an earlier `generate` wrote there is updated or removed;
+    /// files of others stay
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// What to do about workloads that node addresses reach: hostNetwork pods, or anyone behind a masquerade. Without
@@ -86,6 +90,22 @@ pub(crate) struct Generate {
     /// Let this edge become a rule although it was refused: NS/NAME->NS/NAME:PORT/PROTOCOL, as the summary lists it
     #[arg(long, value_name = "EDGE")]
     pub(crate) accept: Vec<String>,
+    /// What rules name for addresses outside, with `provider-ranges` from this FILE: exact | minimal-cover |
+    /// provider-ranges FILE. What that opens beyond what was seen is listed with its price
+    #[arg(long, value_names = ["CHOICE", "FILE"], num_args = 1..=2, default_value = "exact")]
+    pub(crate) outside: Vec<String>,
+    /// What rules name for pods: the workload that was seen, or every pod of its namespace, listed with its price
+    #[arg(long, value_enum, default_value = "workload")]
+    pub(crate) peers: PeerNames,
+    /// Open the range that a server picks its ports from: NS/NAME->NS/NAME:FIRST-LAST/PROTO
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) port_range: Vec<String>,
+    /// Write no default-deny for this namespace: pods there that no other policy names stay open
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) no_default_deny: Vec<String>,
+    /// Add the evidence of an earlier run, or of another cluster, to the rules that are the same
+    #[arg(long, value_name = "FILE")]
+    pub(crate) evidence: Vec<PathBuf>,
     /// Refuse while more than this many new edges an hour must still be expected (0.05, say)
     #[arg(long, value_name = "RATE")]
     pub(crate) require_complete: Option<f64>,
@@ -106,4 +126,12 @@ pub(crate) enum NodeCallers {
     Allow,
     /// Open nothing to nodes, list what was seen
     Deny,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PeerNames {
+    /// The workload
+    Workload,
+    /// Every pod of its namespace
+    Namespace,
 }

@@ -167,7 +167,8 @@ fn what_a_staged_policy_would_deny_passes_is_logged_and_not_learned() {
 fn generate(scenario: &Scenario, ledger: &Ledger, cluster: &Cluster) -> Generated {
     let options = generator::Options { nodes: Some(Nodes::Deny), ..generator::Options::default() };
     let generated = synthesize(ledger, cluster, &options).expect("policies");
-    assert_eq!(generated.policies.policies.len(), generated.subjects.all().len(), "{}", scenario.name);
+    let (workloads, namespaces) = (generated.subjects.all().len(), generated.closed.closed.len());
+    assert_eq!(generated.policies.policies.len(), workloads + namespaces, "{}", scenario.name);
     generated
 }
 

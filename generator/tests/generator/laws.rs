@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Workloads that no label tells apart are refused; such a scene shows nothing else.
-fn generated(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Option<Generated> {
+pub(crate) fn generated(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Option<Generated> {
     match synthesize(ledger, cluster, options) {
         Ok(generated) => Some(generated),
         Err(Refused::Indistinguishable(_)) => None,
@@ -26,14 +26,14 @@ fn generated(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Option<Ge
     }
 }
 
-fn nodes(nodes: Nodes) -> Options {
+pub(crate) fn nodes(nodes: Nodes) -> Options {
     Options { nodes: Some(nodes), ..Options::default() }
 }
 
 /// Who may open what: client, server, protocol, ports; pods by name and address, addresses as they are.
-type Reach = BTreeMap<(String, String, Protocol), Ports>;
+pub(crate) type Reach = BTreeMap<(String, String, Protocol), Ports>;
 
-fn reach(policies: &PolicySet, cluster: &Cluster) -> Reach {
+pub(crate) fn reach(policies: &PolicySet, cluster: &Cluster) -> Reach {
     let reference = Reference::new(cluster, policies);
     let mut ends: Vec<(String, Endpoint<'_>, IpAddr)> = Vec::new();
     for pod in &cluster.pods {
@@ -116,7 +116,7 @@ fn edges_with_generalisations(ledger: &Ledger, nodes: Nodes) -> BTreeSet<Edge> {
     all
 }
 
-fn is_within(smaller: &Reach, larger: &Reach) -> Result<(), String> {
+pub(crate) fn is_within(smaller: &Reach, larger: &Reach) -> Result<(), String> {
     for (ends, ports) in smaller {
         let theirs = larger.get(ends).map_or(&[][..], Vec::as_slice);
         if model::ports::intersection(ports, theirs) != *ports {
@@ -185,6 +185,7 @@ proptest! {
         scene in scenes(mostly_good()),
         keys in prop::collection::vec(any::<u64>(), 16),
         pods in prop::collection::vec(any::<u64>(), 32),
+        choice in scenes::choices(),
     ) {
         let by_node = |records: &[&model::record::FlowRecord], name: &str| {
             ledger(records.iter().copied().filter(|r| &*r.node == name))
@@ -204,7 +205,7 @@ proptest! {
         let mut order: Vec<_> = cluster.pods.drain(..).zip(&pods).collect();
         order.sort_by_key(|(_, key)| **key);
         cluster.pods = order.into_iter().map(|(pod, _)| pod).collect();
-        let options = nodes(Nodes::Allow);
+        let options = Options { nodes: Some(Nodes::Allow), ..choice };
         let Some(first) = generated(&one, &scene.cluster, &options) else { return Ok(()) };
         let second = generated(&other, &cluster, &options).unwrap();
         prop_assert_eq!(bytes(&first), bytes(&second));

@@ -97,13 +97,14 @@ fn a_set_that_opens_too_much_or_too_little_names_the_edge_and_the_rule() {
         for policy in &mut policies.policies {
             policy.ingress.iter_mut().chain(&mut policy.egress).flatten().for_each(change);
         }
-        verify::verify(&policies, &cluster, &good.subjects, &good.lessons).map_err(|broken| broken.to_string())
+        verify::verify(&policies, &cluster, &good.subjects, &good.lessons, &good.openings)
+            .map_err(|broken| broken.to_string())
     };
     judged(&|_| {}).expect("what was generated");
     let wide = judged(&|rule| rule.ports[0].port = PortMatch::Range(8080, 8081)).unwrap_err();
     assert!(wide.contains("law 2, allowed but not learned: shop/Deployment/frontend -> shop/Deployment/cart TCP 8081 because of shop/frontend egress[0], shop/cart ingress[0]"), "{wide}");
     let narrow = judged(&|rule| rule.ports[0].protocol = Protocol::Udp).unwrap_err();
-    assert!(narrow.contains("law 1, learned but denied: shop/Deployment/frontend -> shop/Deployment/cart TCP 8080 because of shop/frontend, shop/cart"), "{narrow}");
+    assert!(narrow.contains("law 1, learned but denied: shop/Deployment/frontend -> shop/Deployment/cart TCP 8080 because of shop/default-deny, shop/frontend, shop/cart, shop/default-deny"), "{narrow}");
     let outside = judged(&|rule| {
         rule.peers.push(Peer::Block { cidr: "198.51.100.0/24".parse().unwrap(), except: Vec::new() });
     });

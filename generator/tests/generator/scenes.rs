@@ -3,6 +3,7 @@
 //! owners with and without pods, node and outside addresses.
 
 use flow::{FlowKey, TCP, UDP};
+use generator::{Options, Outside, PeerScope, Providers};
 use model::{
     cluster::{Cluster, ContainerPort, Namespace, Node, Owner, Pod, Workload, WorkloadKey},
     labels::{Labels, METADATA_NAME, Selector},
@@ -352,4 +353,14 @@ pub(crate) fn record(cluster: &Cluster, workloads: &[WorkloadKey], seen: &Seen, 
         client,
         server,
     }
+}
+
+/// What the operator may choose for addresses and peers; of the addresses outside, the provider has two ranges.
+pub(crate) fn choices() -> impl Strategy<Value = Options> {
+    let ranges = r#"{"providers": {"cloud": ["198.51.100.0/24", "2001:db8::/64"]}}"#;
+    let outside =
+        [Outside::Exact, Outside::MinimalCover, Outside::ProviderRanges(Providers::from_json(ranges).unwrap())];
+    let peers = [PeerScope::Workload, PeerScope::Namespace];
+    (prop::sample::select(outside.to_vec()), prop::sample::select(peers.to_vec()))
+        .prop_map(|(outside, peers)| Options { outside, peers, ..Options::default() })
 }

@@ -54,7 +54,9 @@ fn a_policy_reads_as_kubernetes_wants_it() {
     let all = generated(&[edge(named("frontend"), named("cart"), flow::TCP, 8080)], &cluster);
     let files = render::files(&all);
     let names: Vec<&str> = files.keys().map(String::as_str).collect();
-    assert_eq!(names, ["SUMMARY.txt", "certificate.json", "evidence.json", "shop/cart.yaml", "shop/frontend.yaml"]);
+    let proof = ["SUMMARY.txt", "certificate.json", "evidence.json"];
+    assert_eq!(names[..3], proof);
+    assert_eq!(names[3..], ["shop/cart.yaml", "shop/default-deny.yaml", "shop/frontend.yaml"]);
     let read = model::yaml::read_policies("cart.yaml", &files["shop/cart.yaml"]).unwrap();
     let (ours, theirs) = (policy(&all, "shop/cart"), &read.policies[0]);
     assert_eq!((&ours.pod_selector, &ours.labels), (&theirs.pod_selector, &theirs.labels));
@@ -102,7 +104,7 @@ fn dns_is_allowed_over_tcp_too_to_the_pods_really_asked() {
     let all = generated(&[edge(named("frontend"), named("dns"), flow::UDP, 53)], &cluster);
     let listed: Vec<String> = all.lessons.generalisations().map(|l| generator::naming::edge(&l.edge)).collect();
     assert_eq!(listed, ["shop/frontend->shop/dns:53/tcp"]);
-    assert!(render::summary(&all).contains("shop/frontend->shop/dns:53/tcp (dns-over-tcp)"));
+    assert!(render::summary(&all).contains("shop/frontend->shop/dns:53/tcp (dns-over-tcp): 1 between workloads"));
     assert_eq!(policy(&all, "shop/dns2").ingress, Some(vec![]));
     let ports = &policy(&all, "shop/dns").ingress.as_ref().unwrap()[0].ports;
     let both: Vec<_> = ports.iter().map(|p| (p.protocol, p.port.clone())).collect();
@@ -160,7 +162,7 @@ fn two_kinds_of_one_name_have_policies_of_two_names() {
     );
     let all = generated(&[], &cluster);
     let names: Vec<&str> = all.policies.policies.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(names, ["daemonset-deployment-web", "deployment-web", "statefulset-web"]);
+    assert_eq!(names, ["daemonset-deployment-web", "default-deny", "deployment-web", "statefulset-web"]);
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn a_job_that_is_over_keeps_nobody_from_a_policy() {
         pod.completed = true;
     }
     let all = generated(&[], &cluster);
-    assert_eq!(all.policies.policies.len(), 1);
+    assert_eq!(all.subjects.all().len(), 1);
     assert!(all.notes.join("\n").contains("shop/Job/migrate-1 gets no policy: gone"), "{:?}", all.notes);
 }
 
@@ -290,6 +292,7 @@ policy shop/dns for shop/Deployment/dns, selects app=dns
   ingress[0] from app=frontend in shop, TCP 53, UDP 53
       shop/Deployment/frontend 53/tcp: not seen itself, dns-over-tcp
       shop/Deployment/frontend 53/udp: 7 flows, 2023-11-14T22:00:00Z to 2023-11-14T22:00:01Z, direction by syn, on node-0, such as f0
+      opens shop/frontend->shop/dns:53/tcp (dns-over-tcp): 1 between workloads
   egress: nothing is allowed
 ";
     assert_eq!(text, expected);
@@ -351,4 +354,94 @@ flowchart LR
     assert_eq!(json["schema"], "podfence.dev/graph/v1");
     assert_eq!(json["edges"][0]["server"], 2);
     assert_eq!(json["parties"][2]["address"], "2001:db8::2");
+}
+
+#[test]
+fn the_evidence_says_through_which_service_and_by_which_name_clients_came() {
+    let mut cluster = shop(&["frontend", "cart"]);
+    let port = ServicePort {
+        name: String::new(),
+        port: 80,
+        protocol: Protocol::Tcp,
+        target: TargetPort::Number(8080),
+        node_port: None,
+    };
+    let service = Service { selector: labels(&[("app", "cart")]), ports: vec![port], ..Service::default() };
+    cluster.services.insert(("shop".to_owned(), "cart-http".to_owned()), service);
+    let keys = ["frontend", "cart"].map(|name| key("shop", "Deployment", name));
+    let seen = |server, port| scenes::Seen {
+        client: scenes::Who::Workload(0),
+        server,
+        udp: false,
+        port,
+        hour: 0,
+        defect: scenes::Defect::None,
+        node: 0,
+    };
+    let mut called = scenes::record(&cluster, &keys, &seen(scenes::Who::Workload(1), 80), 1);
+    called.server.entity = model::record::Entity::Service;
+    called.service = Some("shop/cart-http".into());
+    let mut outside_by_name = scenes::record(&cluster, &keys, &seen(scenes::Who::Outside(3), 443), 2);
+    outside_by_name.dns_name = Some("pay.example.com".into());
+    let mut routes = generator::Routes::default();
+    [&called, &outside_by_name, &called].into_iter().for_each(|record| routes.add(record));
+    let edges = [
+        edge(named("frontend"), named("cart"), flow::TCP, 8080),
+        edge(named("frontend"), outside("203.0.113.9"), flow::TCP, 443),
+    ];
+    let all = synthesize(&ledger_of(&edges), &cluster, &Options { routes, ..Options::default() }).unwrap();
+    let text = explain::policy(policy(&all, "shop/frontend"), &all.evidence);
+    assert!(text.contains("8080/tcp: 7 flows, 2023-11-14T22:00:00Z to 2023-11-14T22:00:01Z, direction by syn, through shop/cart-http, on"), "{text}");
+    assert!(text.contains("direction by syn, as pay.example.com, on node-0"), "{text}");
+    let summary = render::summary(&all);
+    assert!(
+        summary.contains("  shop/Deployment/frontend -> outside 203.0.113.9 443/tcp: pay.example.com"),
+        "{summary}"
+    );
+    let yaml = &render::files(&all)["shop/frontend.yaml"];
+    assert!(!yaml.contains("example.com") && !yaml.contains("cart-http"), "evidence alone: {yaml}");
+}
+
+#[test]
+fn the_api_server_is_reached_at_the_endpoints_of_its_service() {
+    let mut cluster = shop(&["operator"]);
+    let port =
+        |target| ServicePort { name: "https".to_owned(), port: 443, protocol: Protocol::Tcp, target, node_port: None };
+    let service = Service {
+        cluster_ips: vec!["10.96.0.1".parse().unwrap()],
+        ports: vec![port(TargetPort::Number(6443))],
+        ..Service::default()
+    };
+    cluster.services.insert(("default".to_owned(), "kubernetes".to_owned()), service);
+    let slice = model::cluster::EndpointSlice {
+        service: Some("kubernetes".to_owned()),
+        addresses: vec!["192.0.2.1".parse().unwrap(), "203.0.113.9".parse().unwrap()],
+        ports: vec![model::cluster::SlicePort { name: "https".to_owned(), protocol: Protocol::Tcp, port: Some(6443) }],
+        source: None,
+    };
+    cluster.endpoint_slices.insert(("default".to_owned(), "kubernetes".to_owned()), slice);
+    let keys = [key("shop", "Deployment", "operator")];
+    let called = |defect| {
+        let (client, server) = (scenes::Who::Workload(0), scenes::Who::Outside(3));
+        let seen = scenes::Seen { client, server, udp: false, port: 443, hour: 0, defect, node: 0 };
+        let mut record = scenes::record(&cluster, &keys, &seen, 1);
+        record.server.entity = model::record::Entity::Service;
+        record.server.ip = "10.96.0.1".parse().unwrap();
+        record.service = Some("default/kubernetes".into());
+        record
+    };
+    let egress = |defects: &[scenes::Defect]| {
+        let mut routes = generator::Routes::default();
+        defects.iter().for_each(|defect| routes.add(&called(*defect)));
+        let all = synthesize(&Ledger::default(), &cluster, &Options { routes, ..Options::default() }).unwrap();
+        (blocks(policy(&all, "shop/operator")), render::summary(&all))
+    };
+    use scenes::Defect;
+    let (blocks, summary) = egress(&[Defect::None, Defect::HandshakeNotSeen]);
+    assert_eq!(blocks, ["192.0.2.1/32", "203.0.113.9/32"]);
+    assert!(summary.contains("shop/operator->203.0.113.9:6443/tcp (service-endpoint): 1 with addresses"), "{summary}");
+    for unfit in [Defect::Denied, Defect::StagedDenied, Defect::DirectionUnknown, Defect::HandshakeNotSeen] {
+        assert_eq!(egress(&[unfit]).0, [""; 0], "law 13: {unfit:?}");
+    }
+    assert_eq!(egress(&[Defect::None, Defect::Denied]).0, [""; 0], "denied once, it waits for a person");
 }

@@ -26,12 +26,16 @@ pub use text::lines;
 pub use used::{Seen, Use};
 
 use crate::{
+    evidence::{Evidence, EvidenceOf},
     reach::Direction,
     sets::{Allowed, SetId, Sets},
     universe::Input,
 };
 use ipnet::IpNet;
-use model::cluster::{Source, WorkloadKey};
+use model::{
+    cluster::{Source, WorkloadKey},
+    record::RuleName,
+};
 use std::fmt;
 
 /// Everything that opens or closes.
@@ -153,6 +157,8 @@ pub struct Cause {
     pub old: Option<Source>,
     /// Where it stands in NEW.
     pub new: Option<Source>,
+    /// What stands behind the rule.
+    pub evidence: Option<Evidence>,
 }
 
 /// What can change.
@@ -236,6 +242,30 @@ impl Diff {
     #[must_use]
     pub fn named(mut self, old: Named, new: Named) -> Self {
         (self.old, self.new) = (old, new);
+        self
+    }
+
+    /// The same with what stands behind the rules that open or close: of a rule that is in NEW what is known there,
+    /// else what was known in OLD.
+    #[must_use]
+    pub fn with_evidence(mut self, old: EvidenceOf<'_>, new: EvidenceOf<'_>) -> Self {
+        for cause in &mut self.causes {
+            let (Subject::Policy { namespace, name }, Effect::Allows { side, old: was, new: is }) =
+                (&cause.subject, &cause.effect)
+            else {
+                continue;
+            };
+            let rule = |index: usize| RuleName {
+                namespace: namespace.as_str().into(),
+                name: name.as_str().into(),
+                rule: format!("{}[{index}]", side_name(*side)).into(),
+            };
+            cause.evidence = match (is, was) {
+                (Some(index), _) => new(&rule(*index)),
+                (None, Some(index)) => old(&rule(*index)),
+                (None, None) => None,
+            };
+        }
         self
     }
 

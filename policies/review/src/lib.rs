@@ -10,6 +10,7 @@
 mod atoms;
 mod boxes;
 pub mod diff;
+mod evidence;
 pub mod lint;
 pub mod map;
 mod markdown;
@@ -22,6 +23,7 @@ mod universe;
 pub mod why;
 
 pub use atoms::AtomId;
+pub use evidence::{Evidence, EvidenceOf};
 
 pub use missing::Missing;
 pub use reach::{Direction, Reach, RuleRef};

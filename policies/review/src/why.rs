@@ -17,7 +17,7 @@ pub(crate) use text::place_text;
 pub use asked::{AskedPort, Named, PortName, Problem, Target};
 
 use crate::{
-    Allowed, Direction, Input, Reach, RuleRef, Sets, Universe,
+    Allowed, Direction, Evidence, EvidenceOf, Input, Reach, RuleRef, Sets, Universe,
     missing::{self, Missing, PeerEnd},
 };
 use asked::{Member, Who};
@@ -37,20 +37,6 @@ pub struct Question {
     /// The server and the port.
     pub to: Target,
 }
-
-/// What a rule's evidence says, where there is some.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Flows behind the rule.
-    pub flows: u64,
-    /// First packet, RFC 3339.
-    pub first: Option<String>,
-    /// Last packet.
-    pub last: Option<String>,
-}
-
-/// Looks up a rule's evidence.
-pub type Evidence<'e> = &'e dyn Fn(&RuleName) -> Option<Seen>;
 
 /// What becomes of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,7 +180,7 @@ pub struct RulePlace {
     /// What it opens at these servers, whoever its peers are.
     pub opens: Allowed,
     /// What was seen of it.
-    pub seen: Option<Seen>,
+    pub evidence: Option<Evidence>,
 }
 
 /// A rule that nearly fits.
@@ -226,7 +212,7 @@ impl But {
 }
 
 /// Answers a question about the input.
-pub fn why(input: Input<'_>, question: &Question, evidence: Evidence<'_>) -> Result<Why, Problem> {
+pub fn why(input: Input<'_>, question: &Question, evidence: EvidenceOf<'_>) -> Result<Why, Problem> {
     let universe = Universe::of(&[input]);
     let sets = Sets::default();
     let reach = Reach::new(&universe, 0, &sets);
@@ -238,7 +224,7 @@ struct Asker<'a, 'c> {
     input: Input<'c>,
     universe: &'a Universe<'c>,
     reach: &'a Reach<'a, 'c>,
-    evidence: Evidence<'a>,
+    evidence: EvidenceOf<'a>,
 }
 
 impl Asker<'_, '_> {
@@ -335,9 +321,9 @@ impl Asker<'_, '_> {
     fn rule(&self, rule: RuleRef, opens: crate::SetId) -> Option<RulePlace> {
         let (policy, written) = self.reach.rule(rule)?;
         let name = self.reach.rule_name(rule)?;
-        let seen = (self.evidence)(&name);
+        let evidence = (self.evidence)(&name);
         let source = written.source.clone().or_else(|| policy.source.clone());
-        Some(RulePlace { name, source, opens: self.reach.sets().get(opens), seen })
+        Some(RulePlace { name, source, opens: self.reach.sets().get(opens), evidence })
     }
 
     #[allow(clippy::too_many_arguments)]

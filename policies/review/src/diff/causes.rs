@@ -224,7 +224,16 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         let cause = |change, texts: [String; 2]| {
             let [was, is] = texts.map(Some);
             let [old, new] = versions.map(|policy| policy.source.clone());
-            Cause { change, subject: subject(own), effect: Effect::Isolates(direction), was, is, old, new }
+            Cause {
+                change,
+                subject: subject(own),
+                effect: Effect::Isolates(direction),
+                was,
+                is,
+                old,
+                new,
+                evidence: None,
+            }
         };
         if rules::rules(other, direction).is_none() {
             found.insert(self.number(cause(Change::TypesChanged, versions.map(types))));
@@ -252,7 +261,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
             0 => (Change::PolicyRemoved, text, None, place, None),
             _ => (Change::PolicyAdded, None, text, None, place),
         };
-        Cause { change, subject: subject(policy), effect, was, is, old, new }
+        Cause { change, subject: subject(policy), effect, was, is, old, new, evidence: None }
     }
 
     fn rule_cause(&self, input: usize, rule: RuleRef, other: Option<usize>, change: Change, effect: Effect) -> Cause {
@@ -267,7 +276,7 @@ impl<'a, 'u, 'c> Causes<'a, 'u, 'c> {
         let own = told(Some(policy), Some(rule.index));
         let others = told(self.versions.other(input, rule.policy).map(|(_, policy)| policy), other);
         let ((was, old), (is, new)) = if input == 0 { (own, others) } else { (others, own) };
-        Cause { change, subject: subject(policy), effect, was, is, old, new }
+        Cause { change, subject: subject(policy), effect, was, is, old, new, evidence: None }
     }
 
     /// The changes that make these ports differ where pods are others in NEW than in OLD.

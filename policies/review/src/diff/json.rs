@@ -217,6 +217,8 @@ struct CauseObject<'d> {
     old: Option<Version<'d>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     new: Option<Version<'d>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -266,6 +268,7 @@ impl<'d> CauseObject<'d> {
             side,
             old: version(rules[0], &cause.was, &cause.old),
             new: version(rules[1], &cause.is, &cause.new),
+            evidence: cause.evidence.as_ref().map(ToString::to_string),
         }
     }
 }

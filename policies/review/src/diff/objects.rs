@@ -63,6 +63,7 @@ impl<'u, 'c> Objects<'u, 'c> {
             is: None,
             old,
             new,
+            evidence: None,
         }
     }
 
@@ -81,6 +82,7 @@ impl<'u, 'c> Objects<'u, 'c> {
             is,
             old: old_at.clone(),
             new: new_at.clone(),
+            evidence: None,
         };
         let mut causes = Vec::new();
         if before.host_network != after.host_network {
@@ -154,6 +156,7 @@ impl<'u, 'c> Objects<'u, 'c> {
             is,
             old: place(old),
             new: place(new),
+            evidence: None,
         };
         label_differences(&labels(old), &labels(new)).into_iter().map(cause).collect()
     }

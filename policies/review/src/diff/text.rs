@@ -162,7 +162,8 @@ pub(super) fn because(cause: &Cause) -> String {
             format!("{what} of the pods of {key} changed: {}", from_to(was, is))
         }
     };
-    said + &places(cause)
+    let evidence = cause.evidence.as_ref().map_or_else(String::new, |seen| format!("; {seen}"));
+    said + &places(cause) + &evidence
 }
 
 fn of_policy(cause: &Cause) -> String {

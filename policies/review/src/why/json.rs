@@ -91,12 +91,23 @@ fn rule(rule: &RulePlace) -> Map<String, Value> {
     value.insert("rule".to_owned(), rule.name.rule.to_string().into());
     place(&mut value, rule.source.as_ref());
     value.insert("opens".to_owned(), allowed(&rule.opens));
-    if let Some(seen) = &rule.seen {
+    if let Some(seen) = &rule.evidence {
         let mut evidence = json!({"flows": seen.flows});
         for (name, time) in [("firstSeen", &seen.first), ("lastSeen", &seen.last)] {
             if let Some(time) = time {
                 evidence[name] = time.as_str().into();
             }
+        }
+        let lists = [
+            ("directions", &seen.directions),
+            ("nodes", &seen.nodes),
+            ("services", &seen.services),
+            ("dnsNames", &seen.dns_names),
+            ("samples", &seen.samples),
+            ("opensBeyond", &seen.wider),
+        ];
+        for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            evidence[name] = list.as_slice().into();
         }
         value.insert("evidence".to_owned(), evidence);
     }

@@ -125,16 +125,7 @@ fn near_text(near: &NearRule) -> String {
 }
 
 fn seen(rule: &RulePlace) -> String {
-    let Some(seen) = &rule.seen else { return String::new() };
-    let flows = match seen.flows {
-        0 => "a longer flow".to_owned(),
-        1 => "1 flow".to_owned(),
-        n => format!("{n} flows"),
-    };
-    match (&seen.first, &seen.last) {
-        (Some(first), Some(last)) => format!("; evidence: {flows}, {first} to {last}"),
-        _ => "; no evidence of its own".to_owned(),
-    }
+    rule.evidence.as_ref().map_or_else(String::new, |evidence| format!("; {evidence}"))
 }
 
 /// The first few, and how many more.

@@ -216,6 +216,10 @@ fn every_answer_fits_the_schema_and_every_field_of_it_is_in_some() {
     let revision = Named { input: "git:main:deploy".to_owned(), revision: Some("0123456789abcdef".to_owned()) };
     let diff = compared(parsed(DB), parsed(&revised)).with_log(&log()).named(revision.clone(), revision);
     schema.check(&json(&diff));
+    let seen = |_: &_| Some(review::Evidence { flows: 3, ..review::Evidence::default() });
+    let with_evidence = compared(parsed(DB), parsed(&revised)).with_evidence(&seen, &|_| None);
+    assert!(!json(&with_evidence).contains("no evidence of its own"), "a rule that is in NEW has what is known there");
+    schema.check(&json(&compared(parsed(DB), parsed(&revised)).with_evidence(&|_| None, &seen)));
     schema.check(&json(&compared(parsed(&revised), parsed(DB)).with_log(&log())));
     let changed = |from: &str, to: &str| schema.check(&json(&compared(parsed(DB), parsed(&DB.replace(from, to)))));
     changed("  podSelector: {}", "  podSelector: {matchLabels: {app: web}}");

@@ -257,7 +257,19 @@ spec:
                 let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else { panic!("{from} -> {to}") };
                 let times = ["2026-01-31T12:00:01Z", "2026-01-31T12:00:02Z"].map(|time| Some(time.to_owned()));
                 let [first, last] = times;
-                let seen = |_: &_| Some(why::Seen { flows: 3, first: first.clone(), last: last.clone() });
+                let all = || vec!["one".to_owned(), "two".to_owned()];
+                let evidence = review::Evidence {
+                    flows: 3,
+                    first,
+                    last,
+                    directions: all(),
+                    nodes: all(),
+                    services: all(),
+                    dns_names: all(),
+                    samples: all(),
+                    wider: all(),
+                };
+                let seen = |_: &_| Some(evidence.clone());
                 if let Ok(why) = why::why(world.input(), &Question { from, to }, &seen) {
                     schema.check(&why.to_json());
                 }

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, io::Write as _, path::Path};
 const CLUSTER: &str = "default";
 
 pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
+    let imports = typed.import.iter().map(|import| import_file(import)).collect::<Result<Vec<_>, _>>()?;
     let view = match &typed.cluster {
         Some(path) => AddressView::new(&cluster::read(path)?),
         None => AddressView::default(),
@@ -29,6 +30,7 @@ pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
     let mut observer = Observer::new(writer, view, &node, &format!("{node}-{now}"));
     let observed = match &typed.interface {
         Some(interface) => live(interface, &mut observer),
+        None if !imports.is_empty() => imported(&imports, &mut observer),
         None => captures(&typed.pcap, &mut observer),
     };
     let unknown = observer.unknown_ends().clone();
@@ -54,6 +56,28 @@ fn live(interface: &str, observer: &mut Observer) -> Result<Vec<(String, Summary
     let summary = observer::observe_interface(interface, MeterOptions::default(), &stop, observer)
         .map_err(|why| Failure::whole(&why))?;
     Ok(vec![(interface.to_owned(), summary)])
+}
+
+/// The file of `flows=FILE`.
+fn import_file(typed: &str) -> Result<&Path, Failure> {
+    match typed.split_once('=') {
+        Some(("flows", file)) if !file.is_empty() => Ok(Path::new(file)),
+        Some((kind, _)) if kind != "flows" => {
+            Err(Failure::new(format!("--import: `{kind}` is no kind of import"), "write flows=FILE"))
+        }
+        _ => Err(Failure::new(format!("--import: `{typed}` names no file"), "write flows=FILE")),
+    }
+}
+
+fn imported(files: &[&Path], observer: &mut Observer) -> Result<Vec<(String, Summary)>, Failure> {
+    let one = |file: &&Path| {
+        let busy = output::busy(format!("reads {}", file.display()));
+        let imported = observer::observe_import(file, observer);
+        drop(busy);
+        let flows = imported.map_err(|why| Failure::whole(&why))?.flows;
+        Ok((file.display().to_string(), Summary { flows, slices: flows, ..Summary::default() }))
+    };
+    files.iter().map(one).collect()
 }
 
 fn captures(files: &[std::path::PathBuf], observer: &mut Observer) -> Result<Vec<(String, Summary)>, Failure> {

@@ -155,8 +155,12 @@ impl Lessons {
     pub fn of(ledger: &Ledger, cluster: &Cluster, subjects: &Subjects, options: &Options) -> Result<Self, Refused> {
         let mut desk = Desk { subjects, pods: pod_addresses(cluster), taught: BTreeMap::new(), left_out: Vec::new() };
         let accepted = accepted(ledger, &options.accept)?;
+        let services = cluster.services_elsewhere();
         for (edge, seen) in ledger.learned() {
-            desk.learn(edge, seen);
+            match services.behind(edge) {
+                Some(edges) => edges.iter().for_each(|edge| desk.learn(edge, seen.clone())),
+                None => desk.learn(edge, seen),
+            }
         }
         for (edge, reason) in accepted.iter().map(|(reason, edge)| (edge, *reason)) {
             desk.accept(edge, reason, ledger);

@@ -165,8 +165,13 @@ fn candidate<'c>(
     };
     // What ended counts only where nothing tells how the next pod will look.
     let pods = if !live.is_empty() || template.is_some() { live } else { pods };
+    // Of a custom controller nobody knows which of its pods' labels mean a revision or a run.
+    let passing = match template {
+        Some(_) => BTreeSet::new(),
+        None => cluster.passing_labels(&key, &pods.iter().map(|i| &cluster.pods[*i]).collect::<Vec<_>>()),
+    };
     let labels = pods.iter().map(|i| &cluster.pods[*i].labels).chain(template);
-    let faces: BTreeSet<BTreeMap<&str, &str>> = labels.map(stable).collect();
+    let faces: BTreeSet<BTreeMap<&str, &str>> = labels.map(|labels| stable(labels, &passing)).collect();
     if faces.is_empty() || (pods.is_empty() && faces.iter().all(BTreeMap::is_empty)) {
         return Err(key);
     }
@@ -178,8 +183,9 @@ fn lives(pod: &Pod) -> bool {
     pod.ended.is_none() && !pod.completed
 }
 
-fn stable(labels: &Labels) -> BTreeMap<&str, &str> {
-    labels.iter().filter(|(key, _)| is_stable(key)).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+fn stable<'l>(labels: &'l Labels, passing: &BTreeSet<String>) -> BTreeMap<&'l str, &'l str> {
+    let lasts = |key: &String| is_stable(key) && !passing.contains(key);
+    labels.iter().filter(|(key, _)| lasts(key)).map(|(key, value)| (key.as_str(), value.as_str())).collect()
 }
 
 fn check_names(candidates: &[Candidate<'_>]) -> Result<(), Refused> {

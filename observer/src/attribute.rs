@@ -2,13 +2,14 @@
 //!
 //! Both ends are asked for at the time the flow began, so that all its slices name the same pods: a
 //! connection belongs to the pod that held the address when it was opened. An end that cannot be
-//! attributed stays unknown, with the reason.
+//! attributed stays unknown, with the reason; so does one that has not answered where an address
+//! changed hands, until it does.
 
 use community_id::calculate_community_id;
 use flow::FlowKey;
 use model::{
     record::{DirectionRule, End, Entity, FlowEvent, FlowRecord, ObservedAt},
-    view::AddressView,
+    view::{AddressView, Spoke},
 };
 use std::sync::Arc;
 
@@ -16,11 +17,20 @@ use std::sync::Arc;
 pub fn attribute(view: &AddressView, node: &Arc<str>, event: FlowEvent) -> FlowRecord {
     let event = oriented(view, event);
     let key = event.key;
-    let server = view.end(key.destination.ip(), key.destination_port, event.flow_start);
+    let spoke = |packets: u64, at: ObservedAt| {
+        // Who is at the hook where it was seen held the address, whether it said anything or not.
+        if packets > 0 || event.observed_at == at { Spoke::Yes } else { Spoke::No }
+    };
+    let (client, server) = (
+        spoke(event.packets_to_server, ObservedAt::Client),
+        spoke(event.packets_to_client.max(event.tcp_flags_to_client.into()), ObservedAt::Server),
+    );
+    let client = view.end_that(client, key.source.ip(), key.source_port, event.flow_start);
+    let server = view.end_that(server, key.destination.ip(), key.destination_port, event.flow_start);
     FlowRecord {
         flow_id: flow_id(node, &event),
         community_id: community_id(&key),
-        client: view.end(key.source.ip(), key.source_port, event.flow_start),
+        client,
         service: service(&server),
         server,
         dns_name: None,
@@ -33,7 +43,8 @@ pub fn attribute(view: &AddressView, node: &Arc<str>, event: FlowEvent) -> FlowR
 /// The Service whose address the client called.
 fn service(server: &End) -> Option<Arc<str>> {
     let (namespace, name) = server.namespace.as_deref().zip(server.name.as_deref())?;
-    (server.entity == Entity::Service).then(|| format!("{namespace}/{name}").into())
+    // Also of one that leads elsewhere than to pods.
+    (server.entity != Entity::Pod).then(|| format!("{namespace}/{name}").into())
 }
 
 /// The rule `port`: of two ends, the one whose port is declared is the server. If both or none are, nothing is known.

@@ -230,7 +230,7 @@ impl<'a> Reading<'a> {
         self.summary.slices += self.events.len() as u64;
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            let observed = self.observer.observe(event).map(drop);
+            let observed = self.observer.observe(event);
             self.logged(observed)?;
         }
         self.events = events; // Empty, with its room.

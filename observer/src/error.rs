@@ -43,6 +43,25 @@ pub enum Error {
         /// What libpcap said.
         why: String,
     },
+    /// A file of flows cannot be read.
+    #[error("{file}: cannot be read; give a file with one flow a line, as JSON")]
+    Import {
+        /// The file.
+        file: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line of such a file is no flow; those before it were observed.
+    #[error("{file}:{line}: {why}")]
+    ImportLine {
+        /// The file.
+        file: String,
+        /// One-based.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The log.
     #[error(transparent)]
     Log(#[from] flowlog::Error),

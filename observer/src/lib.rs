@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! capture file or interface ─► Packet ─► Meter ─► FlowEvent ─┐
+//! file of flows that somebody else saw ─► FlowEvent ──────────┤
 //! kernel program's events (the agent reads them) ─► FlowEvent ─┴─► Observer ─► FlowRecord ─► flow log, ledger
 //! ```
 //!
@@ -15,14 +16,18 @@ mod attribute;
 mod capture;
 mod error;
 mod fragments;
+mod import;
 mod meter;
 mod names;
 mod observer;
 mod summary;
+mod waiting;
 
 pub use attribute::{attribute, flow_id};
 pub use capture::{observe_file, observe_interface};
 pub use error::Error;
+pub use import::{Imported, each_event, observe_import};
 pub use meter::{LINGER, Meter, MeterOptions};
 pub use observer::Observer;
 pub use summary::{EndedEarly, Skipped, Summary};
+pub use waiting::{Wait, Waited};

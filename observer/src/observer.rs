@@ -1,10 +1,14 @@
 //! Attributes what it is given, writes it and keeps the ledger.
 
-use crate::{Error, attribute, names::Names};
+use crate::{
+    Error, attribute,
+    names::Names,
+    waiting::{Wait, Waited, Waiting},
+};
 use flowlog::{Counts, Writer};
 use model::{
     ledger::Ledger,
-    record::{FlowEvent, FlowRecord, Gap, UnixNanos},
+    record::{FlowEvent, Gap, UnixNanos},
     view::AddressView,
 };
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -18,6 +22,7 @@ pub struct Observer {
     instance: Arc<str>,
     unknown_ends: BTreeMap<&'static str, u64>,
     names: Names,
+    waiting: Waiting,
 }
 
 impl Observer {
@@ -32,12 +37,36 @@ impl Observer {
             instance: instance.into(),
             unknown_ends: BTreeMap::new(),
             names: Names::default(),
+            waiting: Waiting::new(Wait::NONE),
         }
     }
 
-    /// Attributes an event, counts it in the ledger and appends it to the log. After an error the event is counted in the
-    /// ledger, and in the log's next gap where it could not be written; observing may go on.
-    pub fn observe(&mut self, event: FlowEvent) -> Result<FlowRecord, Error> {
+    /// Lets events wait for news of their pods: for one that is told of a cluster while it observes. Time passes with
+    /// [`Observer::tick`].
+    #[must_use]
+    pub fn that_waits(self, wait: Wait) -> Self {
+        Self { waiting: Waiting::new(wait), ..self }
+    }
+
+    /// What became of events that waited.
+    pub fn waited(&self) -> Waited {
+        self.waiting.waited()
+    }
+
+    /// Attributes an event, counts it in the ledger and appends it to the log; now, or when its pods are known. After an
+    /// error the event is counted in the ledger, and in the log's next gap where it could not be written; observing may
+    /// go on.
+    pub fn observe(&mut self, event: FlowEvent) -> Result<(), Error> {
+        let due = self.waiting.take(event, &self.view);
+        self.write(due)
+    }
+
+    fn write(&mut self, events: Vec<FlowEvent>) -> Result<(), Error> {
+        // What cannot be written is in the log's next gap; the others are tried all the same.
+        events.into_iter().map(|event| self.write_one(event)).fold(Ok(()), Result::and)
+    }
+
+    fn write_one(&mut self, event: FlowEvent) -> Result<(), Error> {
         let mut record = attribute(&self.view, &self.node, event);
         record.dns_name =
             self.names.of(record.client.ip.to_canonical(), record.server.ip.to_canonical(), record.event.flow_start);
@@ -45,8 +74,7 @@ impl Observer {
             *self.unknown_ends.entry(reason).or_default() += 1;
         }
         self.ledger.add(&self.instance, &record);
-        self.writer.append(&record)?;
-        Ok(record)
+        Ok(self.writer.append(&record)?)
     }
 
     /// Hears what a DNS server told a client, the payload of one UDP packet: flows that the client begins to an
@@ -86,18 +114,26 @@ impl Observer {
         self.writer.counts()
     }
 
-    /// Lets time pass for the log; about once a second.
+    /// Lets time pass, for the log and for what waits; about once a second.
     pub fn tick(&mut self, now: UnixNanos) -> Result<(), Error> {
-        Ok(self.writer.tick(now)?)
+        let due = self.waiting.due(now, &self.view);
+        let written = self.write(due);
+        self.writer.tick(now)?;
+        written
     }
 
-    /// Hands everything to the system: after this it survives the process.
+    /// Hands everything to the system, what waits too: after this it survives the process.
     pub fn flush(&mut self) -> Result<(), Error> {
-        Ok(self.writer.flush()?)
+        let waiting = self.waiting.drain();
+        let written = self.write(waiting);
+        self.writer.flush()?;
+        written
     }
 
     /// Finishes the log; gives back what was learned.
-    pub fn close(self) -> Result<(Ledger, Counts), Error> {
+    pub fn close(mut self) -> Result<(Ledger, Counts), Error> {
+        let waiting = self.waiting.drain();
+        self.write(waiting)?;
         let counts = self.writer.close()?;
         Ok((self.ledger, counts))
     }

@@ -9,15 +9,19 @@ use std::path::PathBuf;
 /// the flows to the log in DIR: Parquet that any engine reads. With a cluster's objects, both ends of each flow get
 /// their names as of the flow's own time; without them every end is an address.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("source").required(true).args(["pcap", "interface"])))]
+#[command(group(ArgGroup::new("source").required(true).args(["pcap", "interface", "import"])))]
 pub(crate) struct Observe {
     /// Captures to read, in this order
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) pcap: Vec<PathBuf>,
+    /// Flows that somebody else saw: flows=FILE, one a line as JSON (observer/README.md describes the fields)
+    #[arg(long, value_name = "KIND=FILE", num_args = 1..)]
+    pub(crate) import: Vec<String>,
     /// Watch this interface until Ctrl-C (needs the right to capture: CAP_NET_RAW)
     #[arg(long, value_name = "IF")]
     pub(crate) interface: Option<String>,
-    /// The cluster's objects: what `kubectl get ns,nodes,pods,services,... -A -o yaml` prints; a file, or a folder
+    /// The cluster's objects: what `kubectl get ns,nodes,pods,services,... -A -o yaml` prints, or a watch of them
+    /// (`--watch --output-watch-events -o json`); a file, or a folder
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster: Option<PathBuf>,
     /// The folder of the flow log; made if it is not there

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fraction;
+pub mod identities;
 pub mod objects;
 pub mod privilege;
 pub mod questions;

@@ -21,11 +21,12 @@ use datapath::{
 use flowlog::Writer;
 use model::{
     cluster::Cluster,
+    history::{History, Settings},
     ledger::Ledger,
     record::{FlowEvent, UnixNanos},
     view::AddressView,
 };
-use observer::Observer;
+use observer::{Observer, Wait};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
@@ -62,6 +63,8 @@ const BATCH: usize = 16_384;
 const CLOCK_SET: u64 = 1_000_000_000;
 /// How long after the first publish a denied datagram may be an answer to one that nobody saw.
 const ANSWERS_MAY_COME: Nanos = 2_000_000_000;
+/// So long a flow waits until its pods are in the cluster's objects, so many at once.
+const PATIENCE: Wait = Wait { patience: 5_000_000_000, room: 16_384 };
 /// The log's time passes, and links are looked for, this often.
 const TICK: Duration = Duration::from_secs(1);
 /// What was in use for a moment (a segment of the log being written, a compile) goes back to the system this often.
@@ -98,6 +101,8 @@ pub(crate) struct Node {
     /// When what was denied may have been an answer to what passed before this agent's programs were in the hooks.
     answers: Range<Nanos>,
     cluster: Option<Box<Cluster>>,
+    /// What the cluster was before, for flows of then.
+    past: History,
     bindings: Bindings,
     tables: Memory,
     idle_told: HashSet<(ConnectionKey, u64)>,
@@ -124,7 +129,7 @@ impl Node {
         Ok(Self {
             compiler: Compiler::new(&options.node, options.default_mode),
             keeper: Keeper::open(&options),
-            observer: Observer::new(writer, view, &options.node, &instance),
+            observer: Observer::new(writer, view, &options.node, &instance).that_waits(PATIENCE),
             teller: Teller::new(clock_zero),
             links: LinkChanges::listen()?,
             table: RuleTable::default(),
@@ -138,6 +143,7 @@ impl Node {
             datapath,
             options,
             cluster: None,
+            past: History::new(Settings::default()),
             bindings: Bindings::default(),
             tables: Memory::default(),
             idle_told: HashSet::new(),
@@ -262,7 +268,7 @@ impl Node {
         }
         self.tables = plan.table.in_memory(0);
         self.idle_told.clear();
-        self.observer.set_view(AddressView::new(&cluster));
+        self.learn_of(&cluster);
         self.table = plan.table;
         self.foreign.keep(&self.table.endpoints.keys().collect());
         let update = self.report(&self.table, &bindings, published);
@@ -293,6 +299,14 @@ impl Node {
             }
             Clients::Masqueraded => BTreeSet::new(),
         }
+    }
+
+    /// Attributes by this cluster from now on, and flows of earlier by what it was then.
+    fn learn_of(&mut self, cluster: &Cluster) {
+        let now = unix_now();
+        self.past.relist(cluster, now, None);
+        self.past.forget(now);
+        self.observer.set_view(AddressView::new(self.past.cluster()));
     }
 
     /// Attaches to a link as soon as it is there: until its pod is known, the node's setting is its rule.
@@ -330,7 +344,7 @@ impl Node {
     /// Goes on where the agent before this one ended, if there was one.
     fn take_over(&mut self, cluster: &Cluster) -> Result<(), Error> {
         self.datapath.adopt()?;
-        self.observer.set_view(AddressView::new(cluster));
+        self.learn_of(cluster);
         let clock_zero = self.datapath.handed_on(Word::ClockZero)?.cast_signed();
         if clock_zero.abs_diff(self.teller.clock_zero) < CLOCK_SET {
             self.teller.clock_zero = clock_zero;

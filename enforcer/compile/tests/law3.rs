@@ -671,7 +671,7 @@ fn while_a_change_is_carried_out_no_backend_is_reached_that_old_and_new_policies
                 continue;
             }
             for (before, after) in frontends[0].iter().zip(&frontends[1]) {
-                assert_eq!((before.address, before.port), (after.address, after.port));
+                assert_eq!((before.address, before.protocol, before.port), (after.address, after.protocol, after.port));
                 let backends: BTreeSet<&Backend> = before.backends.iter().chain(&after.backends).collect();
                 for backend in backends.into_iter().filter(|of| of.address.is_ipv4() == own.is_ipv4()) {
                     let way = |now: usize| Way {
@@ -680,7 +680,7 @@ fn while_a_change_is_carried_out_no_backend_is_reached_that_old_and_new_policies
                         covered: [&covered, &covered_then][now],
                         client,
                         own,
-                        frontend: frontends[now].iter().find(|of| of.address == before.address).unwrap(),
+                        frontend: [before, after][now],
                     };
                     let is_refused = |now: usize| !way(now).decide(backend).egress.allows();
                     if !client.addresses.contains(&backend.address) && is_refused(0) && is_refused(1) {

@@ -12,7 +12,7 @@ use arrow::{
 };
 use model::{
     cluster::WorkloadKey,
-    record::{End, Entity, FlowEvent, FlowRecord, Gap, RuleName, UnixNanos},
+    record::{End, Entity, FlowEvent, FlowRecord, Gap, RuleName, UnixNanos, unknown},
 };
 use std::{cell::RefCell, collections::HashSet, net::IpAddr, str::FromStr, sync::Arc};
 
@@ -314,8 +314,7 @@ struct EndColumns<'a> {
 
 /// The reasons are constants of the program; one that this version does not know keeps that it is unknown.
 fn unknown_reason(name: &str) -> &'static str {
-    const KNOWN: [&str; 3] = ["never-seen", "ambiguous", "outside-window"];
-    KNOWN.into_iter().find(|known| *known == name).unwrap_or("other")
+    unknown::ALL.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
 fn optional<A: Array, T>(column: &A, i: usize, value: fn(&A, usize) -> T) -> Option<T> {

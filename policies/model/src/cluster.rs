@@ -3,13 +3,15 @@
 use crate::{
     labels::{Labels, Selector},
     policy::{PolicySet, Protocol},
+    tenure::Tenure,
 };
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 pub use crate::{
+    history::Past,
     ownership::{MODE_LABEL, is_stable},
-    services::{Backend, EndpointSlice, Frontend, Place, SlicePort},
+    services::{Backend, EndpointSlice, Frontend, Place, ServicesElsewhere, SlicePort},
 };
 
 /// Where something was read.
@@ -43,6 +45,8 @@ pub struct Cluster {
     pub staged: PolicySet,
     /// Objects of kinds podfence does not look at: kind to count.
     pub passed_over: BTreeMap<String, usize>,
+    /// What it was before, for attributing flows of then; of a snapshot nothing.
+    pub past: Past,
 }
 
 impl Cluster {
@@ -117,6 +121,10 @@ pub struct Node {
     pub pod_cidrs: Vec<ipnet::IpNet>,
     /// Its labels.
     pub labels: Labels,
+    /// `metadata.creationTimestamp`; `None`: since ever.
+    pub created: Option<Timestamp>,
+    /// When it held its addresses; `None`: nobody watched, and its stamp tells.
+    pub tenure: Option<Tenure>,
     /// Where it was read.
     pub source: Option<Source>,
 }
@@ -198,11 +206,15 @@ pub struct Pod {
     pub owner: Option<Owner>,
     /// `status.startTime`, else `metadata.creationTimestamp`; `None`: since ever.
     pub started: Option<Timestamp>,
+    /// When the first container of those it has now was started: it had its addresses by then.
+    pub running_since: Option<Timestamp>,
     /// When it stopped holding its addresses: the last container's `finishedAt` of a Succeeded or
     /// Failed pod, or `metadata.deletionTimestamp`. `None`: it holds them still.
     pub ended: Option<Timestamp>,
-    /// Succeeded or Failed.
+    /// Succeeded or Failed; or deleted, and its containers ended.
     pub completed: bool,
+    /// When it held its addresses; `None`: nobody watched, and its stamps tell.
+    pub tenure: Option<Tenure>,
     /// Where it was read.
     pub source: Option<Source>,
 }
@@ -228,6 +240,10 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// `metadata.creationTimestamp`; `None`: since ever.
+    pub created: Option<Timestamp>,
+    /// When it held its addresses; `None`: nobody watched, and its stamp tells.
+    pub tenure: Option<Tenure>,
     /// Where it was read.
     pub source: Option<Source>,
 }

@@ -5,6 +5,7 @@
 pub mod cidr;
 pub mod cluster;
 pub mod drawing;
+pub mod history;
 pub mod labels;
 pub mod ledger;
 mod ownership;
@@ -14,5 +15,6 @@ pub mod record;
 pub mod reference;
 mod services;
 mod stand_ins;
+pub mod tenure;
 pub mod view;
 pub mod yaml;

@@ -7,7 +7,7 @@ use crate::{
     cluster::{Cluster, Mode, Owner, Pod, WorkloadKey},
     labels::{Labels, Selector},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The label that sets the mode, on a namespace or a workload.
 pub const MODE_LABEL: &str = "podfence.dev/mode";
@@ -24,7 +24,7 @@ impl Cluster {
         };
         let mut key = key_of(&pod.namespace, owner);
         for _ in 0..MAX_LEVELS {
-            match self.workloads.get(&key) {
+            match self.workloads.get(&key).or_else(|| self.past.workloads.get(&key)) {
                 Some(workload) => match &workload.owner {
                     Some(above) => key = key_of(&pod.namespace, above),
                     None => break,
@@ -50,19 +50,67 @@ impl Cluster {
     }
 
     /// What a policy selects a workload's pods by: its `spec.selector`; of a Job or CronJob the
-    /// labels of its pod template, of anything else those all its pods have, without the labels
-    /// that differ from run to run. `None` when nothing stable is left.
+    /// labels of its pod template, of anything else (a custom controller, say) the labels that its
+    /// pods share over time, without those that mean one pod, revision or run. `None` when nothing
+    /// stable is left.
     pub fn selector_of(&self, key: &WorkloadKey) -> Option<Selector> {
         let workload = self.workloads.get(key);
         if let Some(selector) = workload.and_then(|w| w.selector.clone()) {
             return Some(selector);
         }
-        let labels = match workload {
-            Some(workload) if !workload.template_labels.is_empty() => workload.template_labels.clone(),
-            _ => shared_labels(&self.pods_of(key)),
+        let (labels, passing) = match workload {
+            Some(workload) if !workload.template_labels.is_empty() => {
+                (workload.template_labels.clone(), BTreeSet::new())
+            }
+            _ => {
+                let pods = self.pods_of(key);
+                (shared_labels(&pods), self.passing_labels(key, &pods))
+            }
         };
-        let stable: Labels = labels.into_iter().filter(|(name, _)| is_stable(name)).collect();
+        let stable = labels.into_iter().filter(|(name, _)| is_stable(name) && !passing.contains(name));
+        let stable: Labels = stable.collect();
         (!stable.is_empty()).then(|| Selector::of(stable))
+    }
+
+    /// Labels of its pods that mean one pod, revision or run of a workload, whatever they are called: their value
+    /// is the name or UID of a pod or of something that stands between it and its root owner, or what
+    /// such a name adds to its owner's.
+    pub fn passing_labels(&self, key: &WorkloadKey, pods: &[&Pod]) -> BTreeSet<String> {
+        let mut passing = BTreeSet::new();
+        for pod in pods {
+            let own = [(pod.name.as_str(), pod.uid.as_str())];
+            let owners = self.owners(pod);
+            let between = owners.iter().filter(|(owner, _)| owner != key);
+            let names: Vec<(&str, &str)> =
+                between.map(|(owner, uid)| (owner.name.as_str(), uid.as_str())).chain(own).collect();
+            for (label, value) in &pod.labels {
+                let is_suffix = |name: &str| {
+                    let rest = name.strip_prefix(key.name.as_str()).and_then(|rest| rest.strip_prefix('-'));
+                    rest.is_some_and(|rest| rest.split('-').any(|part| part == value))
+                };
+                // A bare pod's name may well be what it is called by.
+                let is_own = pod.owner.is_none();
+                if !is_own
+                    && !value.is_empty()
+                    && names.iter().any(|(name, uid)| name == value || uid == value || is_suffix(name))
+                {
+                    passing.insert(label.clone());
+                }
+            }
+        }
+        passing
+    }
+
+    /// The owners of a pod from its own to the topmost that is known, with their UIDs.
+    fn owners(&self, pod: &Pod) -> Vec<(WorkloadKey, String)> {
+        let mut owners: Vec<(WorkloadKey, String)> = Vec::new();
+        let mut next = pod.owner.as_ref();
+        while let Some(owner) = next.take().filter(|_| owners.len() < MAX_LEVELS) {
+            let key = key_of(&pod.namespace, owner);
+            next = self.workloads.get(&key).or_else(|| self.past.workloads.get(&key)).and_then(|w| w.owner.as_ref());
+            owners.push((key, owner.uid.clone()));
+        }
+        owners
     }
 
     /// The mode of a pod: its namespace's label or else `default`, strengthened (never weakened)
@@ -112,10 +160,11 @@ fn shared_labels(pods: &[&Pod]) -> Labels {
 
 /// Whether a label means the workload rather than one pod, revision, run or place of it.
 pub fn is_stable(label: &str) -> bool {
-    const CHANGING: [&str; 10] = [
+    const CHANGING: [&str; 11] = [
         "controller-uid",
         "job-name",
         "pod-template-hash",
+        "rollouts-pod-template-hash",
         "controller-revision-hash",
         "pod-template-generation",
         "statefulset.kubernetes.io/pod-name",

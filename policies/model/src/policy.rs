@@ -27,6 +27,17 @@ impl PolicySet {
         self.policies.binary_search_by(order).ok().and_then(|index| self.policies.get(index))
     }
 
+    /// Puts a policy in the place of the one of its namespace and name, or takes it out.
+    pub(crate) fn replace(&mut self, policy: NetworkPolicy, deleted: bool) {
+        let order = |p: &NetworkPolicy| (&p.namespace, &p.name).cmp(&(&policy.namespace, &policy.name));
+        match (self.policies.binary_search_by(order), deleted) {
+            (Ok(index), true) => drop(self.policies.remove(index)),
+            (Ok(index), false) => self.policies[index] = policy,
+            (Err(_), true) => {}
+            (Err(index), false) => self.policies.insert(index, policy),
+        }
+    }
+
     /// Puts the policies into the order that a set promises.
     pub fn sort(&mut self) {
         self.policies.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));

@@ -197,8 +197,24 @@ pub struct End {
     pub pod_uid: Option<Arc<str>>,
     /// Root owner.
     pub workload: Option<Arc<WorkloadKey>>,
-    /// Why the address could not be attributed: `never-seen`, `ambiguous`, `outside-window`.
+    /// Why the address could not be attributed: one of [`unknown::ALL`].
     pub unknown_reason: Option<&'static str>,
+}
+
+/// Why an address could not be attributed.
+pub mod unknown {
+    /// A pod's address by its range, and no pod was ever seen with it.
+    pub const NEVER_SEEN: &str = "never-seen";
+    /// More than one may have held it then.
+    pub const AMBIGUOUS: &str = "ambiguous";
+    /// Held at other times only, as far as is known; or so long ago that it is forgotten.
+    pub const OUTSIDE_WINDOW: &str = "outside-window";
+    /// Nobody watched the cluster then, and who was there before and after does not settle it.
+    pub const WATCH_GAP: &str = "watch-gap";
+    /// What happened then has not been told.
+    pub const NOT_TOLD_YET: &str = "not-told-yet";
+    /// Every reason.
+    pub const ALL: [&str; 5] = [NEVER_SEEN, AMBIGUOUS, OUTSIDE_WINDOW, WATCH_GAP, NOT_TOLD_YET];
 }
 
 /// A [`FlowEvent`] with both ends attributed: one row of the flow log.

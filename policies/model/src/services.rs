@@ -3,10 +3,11 @@
 use crate::{
     cluster::{Cluster, ContainerPort, Pod, Service, ServicePort, Source, TargetPort},
     labels::Labels,
+    ledger::{Edge, Party},
     policy::Protocol,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -131,6 +132,46 @@ impl Cluster {
         let at_nodes =
             port.node_port.into_iter().flat_map(move |port| nodes.clone().map(move |a| (*a, port, Place::Node)));
         own.chain(external).chain(at_nodes)
+    }
+}
+
+/// Services none of whose backends is a pod of its own address (the API server, a database outside). Their clients'
+/// hooks see the Service's address, no server's hook sees anything, and policy judges what is behind.
+#[derive(Clone, Debug, Default)]
+pub struct ServicesElsewhere {
+    backends: HashMap<(IpAddr, u8, u16), Vec<(Party, u16)>>,
+}
+
+impl ServicesElsewhere {
+    /// The edges to everything behind such a Service, for an edge to its address; `None`: that is no such Service's.
+    pub fn behind(&self, edge: &Edge) -> Option<Vec<Edge>> {
+        let (Party::Outside(ip) | Party::Node(ip)) = &edge.server else { return None };
+        let backends = self.backends.get(&(ip.to_canonical(), edge.protocol, edge.port))?;
+        let to = |(server, port): &(Party, u16)| Edge { server: server.clone(), port: *port, ..edge.clone() };
+        Some(backends.iter().map(to).collect())
+    }
+}
+
+impl Cluster {
+    /// The Services that lead elsewhere than to pods.
+    pub fn services_elsewhere(&self) -> ServicesElsewhere {
+        let pods = self.pods.iter().filter(|pod| !pod.host_network);
+        let pods: HashSet<IpAddr> = pods.flat_map(|pod| &pod.addresses).map(IpAddr::to_canonical).collect();
+        let nodes = self.nodes.values().flat_map(|node| &node.addresses);
+        let nodes: HashSet<IpAddr> = nodes.map(IpAddr::to_canonical).collect();
+        let party = |ip: IpAddr| if nodes.contains(&ip) { Party::Node(ip) } else { Party::Outside(ip) };
+        let mut backends = HashMap::new();
+        for frontend in self.frontends() {
+            let is_pod = |backend: &Backend| pods.contains(&backend.address.to_canonical());
+            // A node's own address may be anyone's.
+            let is_node = nodes.contains(&frontend.address.to_canonical());
+            if !is_node && !frontend.backends.is_empty() && !frontend.backends.iter().any(is_pod) {
+                let all = frontend.backends.iter().map(|b| (party(b.address.to_canonical()), b.port)).collect();
+                let place = (frontend.address.to_canonical(), frontend.protocol.number(), frontend.port);
+                backends.insert(place, all);
+            }
+        }
+        ServicesElsewhere { backends }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     why::{PolicyPlace, policy_place},
 };
 use model::{
-    cluster::WorkloadKey,
+    cluster::{ServicesElsewhere, WorkloadKey},
     ledger::{self, Edge, Party, Unfit},
     policy::{PolicySet, Protocol},
     record::{End, FlowRecord, ObservedAt, UnixNanos},
@@ -171,6 +171,7 @@ pub struct Replay<'c> {
     input: Input<'c>,
     pairs: BTreeMap<Pair, Counters>,
     not_asked: BTreeMap<&'static str, NotAsked>,
+    elsewhere: ServicesElsewhere,
 }
 
 /// Two pods or addresses at a port: the policies are asked once about all flows between them.
@@ -203,7 +204,8 @@ struct Counters {
 impl<'c> Replay<'c> {
     /// For the policies of an input, over its pods.
     pub fn new(input: Input<'c>) -> Self {
-        Self { input, pairs: BTreeMap::new(), not_asked: BTreeMap::new() }
+        let elsewhere = input.cluster.services_elsewhere();
+        Self { input, pairs: BTreeMap::new(), not_asked: BTreeMap::new(), elsewhere }
     }
 
     /// One row of the log: a slice of a flow.
@@ -218,8 +220,15 @@ impl<'c> Replay<'c> {
             Err((reason, edge)) => self.leave_out(reason, edge.as_ref(), record),
             Ok(edge) => {
                 let at = |end: &End| At { pod_uid: end.pod_uid.clone(), address: end.ip };
-                let pair = Pair { edge, client: at(&record.client), server: at(&record.server), was_denied };
-                self.count(pair, record);
+                let (client, server) = (at(&record.client), at(&record.server));
+                // Whatever is behind a Service may be meant the next time.
+                for edge in self.elsewhere.behind(&edge).unwrap_or_else(|| vec![edge]) {
+                    let server = match &edge.server {
+                        Party::Outside(ip) | Party::Node(ip) => At { address: *ip, ..server.clone() },
+                        Party::Workload(_) => server.clone(),
+                    };
+                    self.count(Pair { edge, client: client.clone(), server, was_denied }, record);
+                }
             }
         }
     }

@@ -5,24 +5,12 @@
 
 use super::ReadError;
 use crate::{
-    cluster::{Cluster, EndpointSlice, Namespace, Node, Pod, Service, Source, Workload, WorkloadKey},
+    cluster::{Cluster, Namespace, Pod, Source},
+    history::Entry,
     labels::{Labels, METADATA_NAME},
     policy::{NetworkPolicy, PolicySet},
 };
-use std::collections::HashMap;
-
-/// One object.
-#[derive(Debug)]
-pub(super) enum Entry {
-    Namespace(String, Namespace),
-    Node(String, Node),
-    Pod(Pod),
-    Service((String, String), Service),
-    EndpointSlice((String, String), EndpointSlice),
-    Workload(WorkloadKey, Workload),
-    Policy(NetworkPolicy),
-    Staged(NetworkPolicy),
-}
+use std::collections::{BTreeSet, HashMap};
 
 impl Entry {
     /// The namespace it lives in.
@@ -147,6 +135,18 @@ impl Known {
                 cluster.staged.policies.get(*index).map(|policy| policy.source.as_ref())
             }
         }
+    }
+}
+
+/// Names the namespaces that objects live in.
+pub(super) fn name_namespaces(cluster: &mut Cluster) {
+    let pods = cluster.pods.iter().map(|pod| &pod.namespace);
+    let workloads = cluster.workloads.keys().map(|key| &key.namespace);
+    let services = cluster.services.keys().chain(cluster.endpoint_slices.keys()).map(|(namespace, _)| namespace);
+    let policies = cluster.policies.policies.iter().chain(&cluster.staged.policies).map(|policy| &policy.namespace);
+    let all: BTreeSet<String> = pods.chain(workloads).chain(services).chain(policies).cloned().collect();
+    for name in all {
+        cluster.namespaces.entry(name).or_insert_with_key(|name| named(name));
     }
 }
 

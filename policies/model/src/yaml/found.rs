@@ -1,9 +1,15 @@
 //! From a tree to what it says: objects by their class, Lists with all in them.
 
 use super::{
-    ReadError, entry::Entry, field::Object, from_json, from_yaml, network_policy, objects, pieces::Piece, tree::Node,
-    tree::Value, workloads,
+    ReadError,
+    field::Object,
+    from_json, from_yaml, network_policy, objects,
+    pieces::Piece,
+    recording::{self, Event},
+    tree::{Node, Value},
+    workloads,
 };
+use crate::history::Entry;
 use std::{fmt, sync::Arc};
 
 /// One file being read.
@@ -26,6 +32,8 @@ pub enum Wanted {
 #[derive(Debug)]
 pub(super) enum Found {
     Entry(Box<Entry>),
+    /// An event of a recorded watch.
+    Event(Box<Event>),
     /// An object of a kind that nobody looks at.
     PassedOver(String),
 }
@@ -57,6 +65,7 @@ impl Reading {
         match &node.value {
             Value::Null => {}
             Value::List(items) => items.iter().for_each(|item| self.value(item, line, of, found)),
+            Value::Map(_) if recording::is_event(node) => found.push(self.event(node, line)),
             Value::Map(_) => match self.class(node, line, of) {
                 Err(error) => found.push(Err(error)),
                 Ok(class) => match (class.of_items(), node.get("items")) {

@@ -3,7 +3,8 @@
 //!
 //! The way in: [`documents`] cuts a text into pieces, [`pieces`] reads them side by side, [`from_yaml`]
 //! and [`from_json`] make trees of them, [`found`] tells what a tree is, [`objects`], [`workloads`] and
-//! [`network_policy`] read its fields, [`entry`] puts it into the cluster.
+//! [`network_policy`] read its fields, [`entry`] puts it into the cluster, [`recording`] plays what a watch
+//! told.
 //!
 //! Always holds: no input makes a function of this module panic (law 14); what is written, read
 //! again, is the same policy, for YAML 1.1 and 1.2 readers alike.
@@ -19,6 +20,7 @@ mod network_policy;
 mod objects;
 mod pieces;
 mod plain;
+mod recording;
 mod shape;
 mod tree;
 mod values;
@@ -32,6 +34,7 @@ use crate::{
 use entry::Known;
 use found::{Found, Reading};
 use pieces::Pieces;
+use recording::Event;
 use std::{ops::ControlFlow, sync::Arc};
 
 pub use found::Wanted;
@@ -72,6 +75,7 @@ pub struct Reader {
     cluster: Cluster,
     known: Known,
     wanted: Wanted,
+    events: Vec<Event>,
 }
 
 impl Reader {
@@ -91,10 +95,14 @@ impl Reader {
         on_error: &mut dyn FnMut(ReadError) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let reading = Reading { file: file.into(), wanted: self.wanted };
-        let (cluster, known) = (&mut self.cluster, &mut self.known);
+        let (cluster, known, events) = (&mut self.cluster, &mut self.known, &mut self.events);
         let mut take = |found: Result<Found, ReadError>| {
             let outcome = found.and_then(|found| match found {
                 Found::Entry(entry) => known.insert(cluster, *entry),
+                Found::Event(event) => {
+                    events.push(*event);
+                    Ok(())
+                }
                 Found::PassedOver(kind) => {
                     *cluster.passed_over.entry(kind).or_default() += 1;
                     Ok(())
@@ -110,6 +118,10 @@ impl Reader {
     /// What was read, in order; after an error, what was right.
     pub fn finish(self) -> Cluster {
         let mut cluster = self.cluster;
+        if !self.events.is_empty() {
+            cluster = recording::played(cluster, self.events);
+            entry::name_namespaces(&mut cluster);
+        }
         let order = |a: &Pod, b: &Pod| {
             (&a.namespace, &a.name, a.started, &a.uid).cmp(&(&b.namespace, &b.name, b.started, &b.uid))
         };
@@ -136,7 +148,7 @@ pub fn read_policies(file: &str, text: &str) -> Result<PolicySet, ReadError> {
 }
 
 fn read_on(begun: Cluster, wanted: Wanted, file: &str, text: &str) -> (Result<(), ReadError>, Cluster) {
-    let mut reader = Reader { known: Known::of(&begun), cluster: begun, wanted };
+    let mut reader = Reader { known: Known::of(&begun), cluster: begun, wanted, events: Vec::new() };
     let mut first = Ok(());
     let _ = reader.read(file, text, &mut |error| {
         first = Err(error);

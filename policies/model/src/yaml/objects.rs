@@ -2,7 +2,6 @@
 
 use super::{
     ReadError,
-    entry::Entry,
     field::{Field, Object, WholeOrText},
 };
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
         ContainerPort, EndpointSlice, MODE_LABEL, Mode, Namespace, Node, Owner, Pod, Service, ServicePort, SlicePort,
         TargetPort,
     },
+    history::Entry,
     labels::{Labels, METADATA_NAME},
     policy::Protocol,
     services::SERVICE_NAME,
@@ -34,7 +34,12 @@ pub(super) fn namespace(object: &Object<'_>) -> Result<Entry, ReadError> {
 pub(super) fn node(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let (metadata, spec, status) = (root.at("metadata")?, root.at("spec")?, root.at("status")?);
-    let mut node = Node { labels: metadata.at("labels")?.labels()?, source: Some(object.source()), ..Node::default() };
+    let mut node = Node {
+        labels: metadata.at("labels")?.labels()?,
+        created: time(&metadata.at("creationTimestamp")?)?,
+        source: Some(object.source()),
+        ..Node::default()
+    };
     for item in status.at("addresses")?.items()? {
         let class = item.at("type")?;
         if matches!(class.text()?, Some("InternalIP" | "ExternalIP")) {
@@ -79,6 +84,7 @@ pub(super) fn pod(object: &Object<'_>) -> Result<Pod, ReadError> {
         Some(started) => Some(started),
         None => time(&metadata.at("creationTimestamp")?)?,
     };
+    let (ended, completed) = ended(&metadata, &status, completed)?;
     Ok(Pod {
         namespace: object.namespace.clone(),
         name: object.name.clone(),
@@ -91,8 +97,10 @@ pub(super) fn pod(object: &Object<'_>) -> Result<Pod, ReadError> {
         ports: container_ports(&spec)?,
         owner: owner(&metadata)?,
         started,
-        ended: ended(&metadata, &status, completed)?,
+        running_since: running_since(&status)?,
+        ended,
         completed,
+        tenure: None,
         source: Some(object.source()),
     })
 }
@@ -115,12 +123,27 @@ fn pod_addresses(status: &Field<'_>) -> Result<Vec<IpAddr>, ReadError> {
     Ok(all)
 }
 
+/// When the first of its containers was started.
+fn running_since(status: &Field<'_>) -> Result<Option<Timestamp>, ReadError> {
+    let mut first: Option<Timestamp> = None;
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        for container in status.at(list)?.items()? {
+            let state = container.at("state")?;
+            for phase in ["running", "terminated"] {
+                let started = time(&state.at(phase)?.at("startedAt")?)?;
+                first = first.into_iter().chain(started).min();
+            }
+        }
+    }
+    Ok(first)
+}
+
 /// When the pod stopped holding its addresses: when its last container ended, else when it was to
-/// be gone at the latest.
-fn ended(metadata: &Field<'_>, status: &Field<'_>, completed: bool) -> Result<Option<Timestamp>, ReadError> {
+/// be gone at the latest; and whether it is completed: one that is being deleted, when its containers ended.
+fn ended(metadata: &Field<'_>, status: &Field<'_>, completed: bool) -> Result<(Option<Timestamp>, bool), ReadError> {
     let deleted = time(&metadata.at("deletionTimestamp")?)?;
     if !completed && deleted.is_none() {
-        return Ok(None);
+        return Ok((None, false));
     }
     let (mut last, mut running) = (None, false);
     for list in ["containerStatuses", "initContainerStatuses"] {
@@ -130,7 +153,8 @@ fn ended(metadata: &Field<'_>, status: &Field<'_>, completed: bool) -> Result<Op
             last = last.max(finished);
         }
     }
-    Ok(if running && !completed { deleted } else { last.or(deleted) })
+    let ended = if running && !completed { deleted } else { last.or(deleted) };
+    Ok((ended, completed || (last.is_some() && !running)))
 }
 
 /// The controlling owner reference of an object.
@@ -176,8 +200,12 @@ fn add_ports(ports: &mut Vec<ContainerPort>, container: &Field<'_>) -> Result<()
 pub(super) fn service(object: &Object<'_>) -> Result<Entry, ReadError> {
     let root = object.root();
     let (spec, status) = (root.at("spec")?, root.at("status")?);
-    let mut service =
-        Service { selector: spec.at("selector")?.labels()?, source: Some(object.source()), ..Service::default() };
+    let mut service = Service {
+        selector: spec.at("selector")?.labels()?,
+        created: time(&root.at("metadata")?.at("creationTimestamp")?)?,
+        source: Some(object.source()),
+        ..Service::default()
+    };
     let (first, list) = (spec.at("clusterIP")?, spec.at("clusterIPs")?);
     add_address(&mut service.cluster_ips, &first)?;
     for item in list.items()? {

@@ -54,7 +54,13 @@ const OBJECT_META: Shape = Fields(&[
 const CONTAINER: Shape = Fields(&[("ports", Whole), ("restartPolicy", Whole)]);
 const POD_SPEC: Shape =
     Fields(&[("containers", CONTAINER), ("hostNetwork", Whole), ("initContainers", CONTAINER), ("nodeName", Whole)]);
-const CONTAINER_STATUS: Shape = Fields(&[("state", Fields(&[("terminated", Fields(&[("finishedAt", Whole)]))]))]);
+const CONTAINER_STATUS: Shape = Fields(&[(
+    "state",
+    Fields(&[
+        ("running", Fields(&[("startedAt", Whole)])),
+        ("terminated", Fields(&[("finishedAt", Whole), ("startedAt", Whole)])),
+    ]),
+)]);
 const POD_STATUS: Shape = Fields(&[
     ("containerStatuses", CONTAINER_STATUS),
     ("initContainerStatuses", CONTAINER_STATUS),

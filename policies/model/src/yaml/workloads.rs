@@ -2,13 +2,13 @@
 
 use super::{
     ReadError,
-    entry::Entry,
     field::{Field, Object},
     network_policy::selector,
     objects::{container_ports, labels_with_mode, owner},
 };
 use crate::{
     cluster::{Workload, WorkloadKey},
+    history::Entry,
     labels::Selector,
 };
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod documents;
 mod formats;
 mod fuzzed;
+mod history;
 mod hostile;
 mod ledger;
 mod ownership;

@@ -170,3 +170,53 @@ fn what_serves_is_a_declared_port_or_a_services_or_its_target() {
     }
     assert!(!view.serves("192.168.0.1".parse().unwrap(), flow::TCP, 9100, START), "before the pod started");
 }
+
+/// What a recorded watch leaves of an address.
+fn recorded(events: &[&str]) -> AddressView {
+    AddressView::new(&cluster(&events.join("\n")))
+}
+
+fn event(at: i64, change: &str, version: u32, pod: &str) -> String {
+    let at = (START + at) / 1_000_000;
+    let mut lines = pod.lines();
+    assert_eq!((lines.next(), lines.next()), (Some("apiVersion: v1"), Some("kind: Pod")));
+    let yaml: Vec<&str> = lines.take_while(|line| *line != "---").collect();
+    let metadata = format!("metadata: {{resourceVersion: '{version}', ");
+    let body = yaml.join(", ").replacen("metadata: {", &metadata, 1);
+    format!("---\ntype: {change}\nat: {at}\nobject: {{apiVersion: v1, kind: Pod, {body}}}")
+}
+
+#[test]
+fn a_recorded_watch_tells_who_was_there_before() {
+    let one = event(10 * SECOND, "ADDED", 1, &pod("one", "10.0.0.1", "00:00:09", ""));
+    let gone = event(30 * SECOND, "DELETED", 2, &pod("one", "10.0.0.1", "00:00:09", ""));
+    let two = event(33 * SECOND, "ADDED", 3, &pod("two", "10.0.0.1", "00:00:31", ""));
+    let table = [(8, "outside-window"), (20, "pod:one"), (29, "pod:one"), (32, "ambiguous"), (34, "pod:two")];
+    for events in [[&one, &gone, &two], [&one, &two, &gone], [&gone, &one, &two], [&two, &gone, &one]] {
+        let view = recorded(&events.map(String::as_str));
+        for (at, expected) in table {
+            // Until the first is told again, all that is sure of it is that it had gone.
+            let is_late = *events[0] == gone || *events[1] == gone && *events[2] == one;
+            if !is_late {
+                assert_eq!(who(&view, "10.0.0.1", at * SECOND), expected, "{at}");
+            }
+            let said = who(&view, "10.0.0.1", at * SECOND);
+            let is_wrong = matches!((at, said.as_str()), (8..=29, "pod:two") | (34.., "pod:one"));
+            assert!(!is_wrong, "{at}: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_address_that_changed_hands_is_named_only_when_it_speaks() {
+    use model::view::Spoke;
+    let one = event(10 * SECOND, "ADDED", 1, &pod("one", "10.0.0.1", "00:00:09", ""));
+    let gone = event(20 * SECOND, "DELETED", 2, &pod("one", "10.0.0.1", "00:00:09", "00:00:18"));
+    let two = event(33 * SECOND, "ADDED", 3, &pod("two", "10.0.0.1", "00:00:31", ""));
+    let view = recorded(&[&one, &gone, &two]);
+    let ip = "10.0.0.1".parse().unwrap();
+    let name = |spoke, at: i64| view.end_that(spoke, ip, 80, START + at * SECOND).name;
+    assert_eq!(name(Spoke::Yes, 32).as_deref(), Some("two"), "stamped, and it spoke");
+    assert_eq!(name(Spoke::No, 32), None, "who called may have meant the one before");
+    assert_eq!(name(Spoke::No, 34).as_deref(), Some("two"), "it was told to be there");
+}

@@ -1,0 +1,5 @@
+//! Who a flow was of, over simulated clusters whose pods come and go and of which the truth is known.
+
+mod attributed;
+
+use tests::identities;

@@ -2,7 +2,7 @@
 
 use crate::range::Who;
 use model::{
-    cluster::{Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Pod},
+    cluster::{Cluster, ContainerPort, MODE_LABEL, Mode, Namespace, Node, Pod, Source},
     labels::{Labels, METADATA_NAME, Selector},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Protocol, Rule},
 };
@@ -45,7 +45,9 @@ pub(crate) const SHUT: u16 = 9090;
 
 pub(crate) fn add_namespace(cluster: &mut Cluster, name: &str, mode: Mode) {
     let labels = labels(&[(METADATA_NAME, name), (MODE_LABEL, mode.name())]);
-    cluster.namespaces.insert(name.into(), Namespace { labels, ..Namespace::default() });
+    // As one whose object was given, not one that pods merely name.
+    let source = Some(Source { file: "selftest".into(), line: 1 });
+    cluster.namespaces.insert(name.into(), Namespace { labels, source, ..Namespace::default() });
 }
 
 /// The pod of a cluster that somebody is.

@@ -12,7 +12,7 @@ use model::{
 use std::{collections::HashSet, net::IpAddr};
 
 /// Namespace, kind and name of each workload.
-pub const WORKLOADS: [(&str, &str); 6] = [
+pub(super) const WORKLOADS: [(&str, &str); 6] = [
     ("Deployment", "web"),
     ("StatefulSet", "db"),
     ("CronJob", "tidy"),
@@ -21,7 +21,7 @@ pub const WORKLOADS: [(&str, &str); 6] = [
     ("DaemonSet", "proxy"),
 ];
 /// The namespace of all.
-pub const NAMESPACE: &str = "shop";
+pub(super) const NAMESPACE: &str = "shop";
 
 /// A pod held addresses.
 #[derive(Clone, Debug)]

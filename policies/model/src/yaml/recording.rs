@@ -28,6 +28,7 @@ const MILLI: UnixNanos = 1_000_000;
 
 /// What a recorded watch says.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is boxed as a whole")]
 pub(super) enum Event {
     Told(Told),
     /// The connection was lost.

@@ -195,9 +195,12 @@ impl<'a> Kernel<'a> {
         let mut bound = std::mem::take(&mut self.bound);
         bound.retain(|uid, _| plan.table.endpoints.contains_key(uid));
         for uid in plan.table.endpoints.keys() {
+            if bound.contains_key(uid) {
+                continue;
+            }
             let used: BTreeSet<u32> = bound.values().map(|link| link.ifindex).collect();
             let free = self.links.iter().find(|index| !used.contains(index)).expect("a link for each pod");
-            bound.entry(uid.clone()).or_insert_with(|| link(*free));
+            bound.insert(uid.clone(), link(*free));
         }
         self.datapath().tables().publish(&plan, &bound).map_err(|e| e.to_string())?;
         self.compiler.adopt(&plan);

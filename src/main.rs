@@ -8,7 +8,6 @@ mod detach;
 mod diff;
 mod ending;
 mod enforce;
-mod escape;
 mod files;
 mod flows;
 mod generate;
@@ -34,6 +33,7 @@ mod why;
 mod why_kernel;
 
 use clap::Parser as _;
+use model::escape;
 use std::process::ExitCode;
 
 /// The verb by which a lab starts its pods; not for people, so that neither help nor completion has it.

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod attribute;
+#[cfg(feature = "capture")]
 mod capture;
 mod error;
 mod fragments;
@@ -20,6 +21,7 @@ mod observer;
 mod summary;
 
 pub use attribute::{attribute, flow_id};
+#[cfg(feature = "capture")]
 pub use capture::{observe_file, observe_interface};
 pub use error::Error;
 pub use meter::{LINGER, Meter, MeterOptions};

@@ -21,6 +21,7 @@ mod slices;
 mod status;
 
 pub use metrics::text as metrics_text;
+pub use node::chain;
 pub use question::{Answer, End, Pair, Question, Said, Side};
 pub use report::Report;
 pub use serve::{Doors, Served};
@@ -175,6 +176,11 @@ impl Agent {
     /// Says that what came is not in force, and why, until the next update.
     pub fn refused(&self, why: &str) -> Result<(), Error> {
         self.ask.send(Ask::Refused(why.to_owned())).map_err(|_| gone())
+    }
+
+    /// Says what is wrong with where the objects come from, until it is said anew; empty: nothing.
+    pub fn troubles(&self, troubles: &[String]) -> Result<(), Error> {
+        self.ask.send(Ask::Troubles(troubles.to_vec())).map_err(|_| gone())
     }
 
     /// Everything a person or a program wants to know of it.

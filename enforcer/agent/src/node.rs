@@ -1,5 +1,6 @@
 //! The loop of one node, in the node's network namespace.
 
+mod own;
 mod reporting;
 
 use crate::{
@@ -45,6 +46,7 @@ pub(crate) enum Ask {
     Ledger(Sender<Ledger>),
     ComesFrom(String),
     Refused(String),
+    Troubles(Vec<String>),
     Report(Sender<Result<Report, Error>>),
     Why { question: Question, reply: Sender<Result<Answer, String>> },
     Stop(Sender<Result<Stopped, Error>>),
@@ -158,6 +160,7 @@ impl Node {
                 }
                 Ok(Ask::ComesFrom(from)) => self.history.comes_from(&from),
                 Ok(Ask::Refused(why)) => self.history.refused(unix_now(), why),
+                Ok(Ask::Troubles(troubles)) => self.history.troubles(troubles),
                 Ok(Ask::Report(reply)) => {
                     let _ = reply.send(reporting::report(&mut self));
                 }
@@ -201,13 +204,15 @@ impl Node {
         }
         self.read_events()?;
         self.sweep(Duration::ZERO)?;
+        let found = discover(&self.options.datapath.ignore_interfaces)?;
+        own::add(&mut cluster, &self.options.node, &found.own);
         self.ending.keep(&mut cluster);
         let mut plan = self.compiler.plan(&cluster, &cluster.policies, &cluster.staged)?;
         self.datapath.number(&mut plan)?;
         let endpoints = &plan.table.endpoints;
         let before = self.bindings.bound.iter().map(|(uid, link)| (uid.clone(), link.ifindex)).collect();
         let pods = endpoints.values().map(|endpoint| (&endpoint.uid, &endpoint.addresses[..]));
-        let bindings = bind(&discover(&self.options.datapath.ignore_interfaces)?, pods, &before);
+        let bindings = bind(&found, pods, &before);
         self.teller.learn(&plan.table.rules);
         let published = self.datapath.publish(&plan, &bindings)?;
         self.compiler.adopt(&plan);
@@ -615,7 +620,7 @@ fn unix_now() -> UnixNanos {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

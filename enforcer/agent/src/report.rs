@@ -3,8 +3,10 @@
 //! Always holds: fields are only ever added; times are nanoseconds since the epoch, sizes bytes; what is 0 or
 //! empty is there, so that a reader need not know what may be missing. Counters begin at the agent's start.
 
+use crate::mode_name;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use verdict::Mode;
 
 /// Everything `podfence status` shows and `/metrics` counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,8 @@ pub struct Source {
     pub updates: u64,
     /// Why what came after them is not in force.
     pub refused: Option<Refused>,
+    /// What is wrong with where they come from: objects that could not be read, a watch that is behind.
+    pub troubles: Vec<String>,
 }
 
 /// Objects that are not in force.
@@ -260,6 +264,18 @@ pub struct Drift {
 }
 
 impl Report {
+    /// Why what must be enforced is not, one sentence each; none: it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        if self.source.updated_ns == 0 {
+            let nothing = "nothing is enforced yet".to_owned();
+            return std::iter::once(nothing).chain(self.source.troubles.iter().cloned()).collect();
+        }
+        let enforced = self.endpoints.iter().filter(|endpoint| endpoint.mode == mode_name(Mode::Enforce));
+        let open =
+            enforced.filter_map(|of| Some(format!("pod {} is not covered: {}", of.pod, of.not_covered.as_ref()?)));
+        open.collect()
+    }
+
     /// What is not as it should be, one sentence each; none: the agent is healthy.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -269,6 +285,7 @@ impl Report {
         if let Some(refused) = &self.source.refused {
             problems.push(format!("what {} says now is not in force: {}", self.source.from, refused.why));
         }
+        problems.extend(self.source.troubles.iter().cloned());
         for endpoint in &self.endpoints {
             if let Some(why) = &endpoint.not_covered {
                 problems.push(format!("pod {} is not covered: {why}", endpoint.pod));

@@ -108,6 +108,8 @@ pub struct Found {
     pub host_routes: BTreeMap<Address, u32>,
     /// Interfaces with an XDP program: its id.
     pub xdp: BTreeMap<u32, u32>,
+    /// Addresses of the namespace's own interfaces, those apart that mean nothing beyond a link.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// Interface names that are left alone: each a whole name, or its beginning and `*`.
@@ -129,11 +131,13 @@ impl Ignored {
 pub fn discover(ignored: &Ignored) -> Result<Found, Error> {
     let mut route = Route::open()?;
     let mut found = veths(&mut route, ignored)?;
+    found.own = addresses(&mut route, None)?.into_iter().map(|(_, ip)| ip).filter(|ip| is_routed(*ip)).collect();
     let namespaces: BTreeSet<i32> = found.links.values().map(|link| link.netns_id).collect();
     for netns_id in namespaces {
         // A namespace that goes at this moment answers with an error: its links go too.
-        let Ok(addresses) = addresses(&mut route, netns_id) else { continue };
+        let Ok(addresses) = addresses(&mut route, Some(netns_id)) else { continue };
         for (ifindex, address) in addresses {
+            let address = Address::from(address);
             let led_to = |link: &&mut Link| link.netns_id == netns_id && link.peer_ifindex == ifindex;
             for link in found.links.values_mut().filter(led_to) {
                 if address.is_v6_link_local() {
@@ -220,17 +224,24 @@ fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {
     attributes.iter().find_map(id).filter(|id| *id != 0)
 }
 
-/// (interface index, address) of a namespace.
-fn addresses(route: &mut Route, netns_id: i32) -> Result<Vec<(u32, Address)>, Error> {
+fn is_routed(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    }
+}
+
+/// (interface index, address) of a namespace; `None`: the caller's.
+fn addresses(route: &mut Route, netns_id: Option<i32>) -> Result<Vec<(u32, IpAddr)>, Error> {
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
-    request.attributes.push(AddressAttribute::TargetNetNsId(netns_id));
-    let answers = route.dump("list a pod's addresses", &RouteNetlinkMessage::GetAddress(request))?;
+    request.attributes.extend(netns_id.map(AddressAttribute::TargetNetNsId));
+    let answers = route.dump("list addresses", &RouteNetlinkMessage::GetAddress(request))?;
     let mut addresses = Vec::new();
     for answer in answers {
         let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
         // Where the kernel did not honour the request, the answer is about another namespace.
-        if !message.attributes.contains(&AddressAttribute::TargetNetNsId(netns_id)) {
+        if netns_id.is_some_and(|id| !message.attributes.contains(&AddressAttribute::TargetNetNsId(id))) {
             continue;
         }
         // Of a point-to-point address, the local one is the interface's own.
@@ -241,7 +252,7 @@ fn addresses(route: &mut Route, netns_id: i32) -> Result<Vec<(u32, Address)>, Er
             .iter()
             .find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
         if let Some(ip) = local.or(plain) {
-            addresses.push((message.header.index, Address::from(ip)));
+            addresses.push((message.header.index, ip));
         }
     }
     Ok(addresses)

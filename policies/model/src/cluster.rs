@@ -96,7 +96,7 @@ impl FromStr for Mode {
 }
 
 /// A namespace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Namespace {
     /// Always with `kubernetes.io/metadata.name`.
     pub labels: Labels,
@@ -109,7 +109,7 @@ pub struct Namespace {
 }
 
 /// A node and the addresses it answers at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// InternalIP and ExternalIP addresses.
     pub addresses: Vec<IpAddr>,
@@ -140,7 +140,7 @@ impl fmt::Display for WorkloadKey {
 }
 
 /// A controller of pods.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Workload {
     /// Its own labels (the mode label is looked for here).
     pub labels: Labels,
@@ -174,7 +174,7 @@ pub struct Owner {
 }
 
 /// A pod, alive or ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -217,7 +217,7 @@ pub struct ContainerPort {
 }
 
 /// A Service; it is not a pod, rules name its backends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Service {
     /// `spec.selector`; empty: endpoints come from EndpointSlices alone.
     pub selector: Labels,

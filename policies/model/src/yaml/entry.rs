@@ -12,7 +12,7 @@ use crate::{
 use std::collections::HashMap;
 
 /// One object.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Entry {
     Namespace(String, Namespace),
     Node(String, Node),
@@ -34,6 +34,18 @@ impl Entry {
             Self::Workload(key, _) => Some(&key.namespace),
             Self::Policy(policy) | Self::Staged(policy) => Some(&policy.namespace),
         }
+    }
+
+    /// Annotations are for people and other programs, and may be longer than all else together.
+    pub(super) fn without_annotations(mut self) -> Self {
+        match &mut self {
+            Self::Namespace(_, namespace) => namespace.annotations.clear(),
+            Self::Pod(pod) => pod.annotations.clear(),
+            Self::Workload(_, workload) => workload.annotations.clear(),
+            Self::Policy(policy) | Self::Staged(policy) => policy.annotations.clear(),
+            Self::Node(..) | Self::Service(..) | Self::EndpointSlice(..) => {}
+        }
+        self
     }
 
     fn source(&self) -> Option<&Source> {

@@ -121,10 +121,13 @@ impl Reading {
 
 /// Group, version and kind of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Class {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) kind: String,
+pub struct Class {
+    /// Empty for the core group.
+    pub group: String,
+    /// `v1`
+    pub version: String,
+    /// `Pod`
+    pub kind: String,
 }
 
 /// Whether an object lives in a namespace.

@@ -18,7 +18,7 @@ use crate::{
 use jiff::Timestamp;
 use model::{
     cluster::Cluster,
-    ledger::{Party, SAMPLES},
+    ledger::SAMPLES,
     policy::{NetworkPolicy, Peer, PolicySet, Rule},
     record::{DirectionRule, RuleName},
 };
@@ -322,10 +322,7 @@ impl Proofs<'_> {
     fn proof(&self, lesson: &Lesson, way: Way) -> Proof {
         let edge = &lesson.edge;
         let peer = if way == Way::Ingress { &edge.client } else { &edge.server };
-        let server = match &edge.server {
-            Party::Workload(key) => self.subjects.find(key).map(|index| &self.subjects.all()[index]),
-            Party::Node(_) | Party::Outside(_) => None,
-        };
+        let server = self.subjects.at(&edge.server).map(|index| &self.subjects.all()[index]);
         let seen = lesson.seen.as_ref();
         let mut samples = seen.map(|s| s.samples.clone()).unwrap_or_default();
         if matches!(lesson.basis, Basis::Accepted(_)) {

@@ -248,19 +248,12 @@ impl<'l> Desk<'l> {
         let Some(protocol) = Protocol::from_number(edge.protocol) else { return };
         for (own, peer, way) in [(&edge.client, &edge.server, Way::Egress), (&edge.server, &edge.client, Way::Ingress)]
         {
-            let Some(subject) = self.find(own) else { continue };
+            let Some(subject) = self.subjects.at(own) else { continue };
             for (port, why) in self.ports(lesson, protocol, way) {
                 let basis = lesson.basis.is_generalisation().then(|| Wider::Edge(lesson.basis.clone()));
                 let wider: BTreeSet<Wider> = basis.into_iter().chain(why).collect();
                 self.add_peer((subject, way, protocol, port), peer, index, wider);
             }
-        }
-    }
-
-    fn find(&self, party: &Party) -> Option<usize> {
-        match party {
-            Party::Workload(key) => self.subjects.find(key),
-            Party::Node(_) | Party::Outside(_) => None,
         }
     }
 
@@ -270,7 +263,7 @@ impl<'l> Desk<'l> {
         if let Some(Range { first, last, reason }) = self.ranges.holding(&lesson.edge) {
             return vec![(PortMatch::Range(first, last), Some(Wider::Range(reason)))];
         }
-        let names = self.find(&lesson.edge.server).map(|server| &self.names[server]);
+        let names = self.subjects.at(&lesson.edge.server).map(|server| &self.names[server]);
         let Some((names, name)) = names.and_then(|names| Some((names, names.name(protocol, number)?))) else {
             return vec![(PortMatch::Range(number, number), None)];
         };

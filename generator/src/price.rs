@@ -10,7 +10,6 @@ use crate::{
     subjects::Subjects,
 };
 use model::{
-    ledger::Party,
     policy::{PortMatch, Protocol},
     ports::{Ports, difference, intersection, union},
 };
@@ -101,13 +100,9 @@ impl<'o> Counter<'o> {
             counter.by_namespace.entry(&subject.key.namespace).or_default().push(index);
         }
         for lesson in lessons.lessons.iter().filter(|lesson| !lesson.basis.is_generalisation()) {
-            let find = |party: &Party| match party {
-                Party::Workload(key) => subjects.find(key),
-                Party::Node(_) | Party::Outside(_) => None,
-            };
             let protocol = Protocol::from_number(lesson.edge.protocol);
             if let (Some(client), Some(server), Some(protocol)) =
-                (find(&lesson.edge.client), find(&lesson.edge.server), protocol)
+                (subjects.at(&lesson.edge.client), subjects.at(&lesson.edge.server), protocol)
             {
                 let port = lesson.edge.port;
                 counter.known.entry((client, server, protocol)).or_default().push((port, port));

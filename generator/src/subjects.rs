@@ -12,6 +12,7 @@ use crate::{
 use model::{
     cluster::{Cluster, Pod, Workload, WorkloadKey, is_stable},
     labels::{Labels, Operator, Requirement, Selector},
+    ledger::Party,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -122,6 +123,14 @@ impl Subjects {
     /// The index of a workload's subject in [`Subjects::all`].
     pub fn find(&self, key: &WorkloadKey) -> Option<usize> {
         self.index.get(key).copied()
+    }
+
+    /// The index of the subject at one end of an edge; an address has none.
+    pub(crate) fn at(&self, party: &Party) -> Option<usize> {
+        match party {
+            Party::Workload(key) => self.find(key),
+            Party::Node(_) | Party::Outside(_) => None,
+        }
     }
 }
 

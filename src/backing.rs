@@ -36,14 +36,17 @@ pub(crate) fn or_said(evidence: Result<Evidence, Failure>) -> Option<Evidence> {
 
 /// The evidence beside those of the paths that are folders of a `generate`.
 pub(crate) fn beside(paths: &[PathBuf]) -> Result<Vec<Evidence>, Failure> {
-    let generated = paths.iter().filter(|path| generate::policies_folder(path).as_path() != path.as_path());
-    generated.map(|path| read(&path.join(render::EVIDENCE))).collect()
+    files(paths).map(|file| read(&file)).collect()
 }
 
 /// [`beside`], where a review goes on without.
 pub(crate) fn or_none(paths: &[PathBuf]) -> Vec<Evidence> {
+    files(paths).filter_map(|file| or_said(read(&file))).collect()
+}
+
+fn files(paths: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
     let generated = paths.iter().filter(|path| generate::policies_folder(path).as_path() != path.as_path());
-    generated.filter_map(|path| or_said(read(&path.join(render::EVIDENCE)))).collect()
+    generated.map(|path| path.join(render::EVIDENCE))
 }
 
 /// What stands behind a rule, all its edges taken together, as a review shows it.

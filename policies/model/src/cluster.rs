@@ -100,7 +100,7 @@ impl FromStr for Mode {
 }
 
 /// A namespace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Always with `kubernetes.io/metadata.name`.
     pub labels: Labels,
@@ -113,7 +113,7 @@ pub struct Namespace {
 }
 
 /// A node and the addresses it answers at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// InternalIP and ExternalIP addresses.
     pub addresses: Vec<IpAddr>,
@@ -148,7 +148,7 @@ impl fmt::Display for WorkloadKey {
 }
 
 /// A controller of pods.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     /// Its own labels (the mode label is looked for here).
     pub labels: Labels,
@@ -182,7 +182,7 @@ pub struct Owner {
 }
 
 /// A pod, alive or ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -229,7 +229,7 @@ pub struct ContainerPort {
 }
 
 /// A Service; it is not a pod, rules name its backends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// `spec.selector`; empty: endpoints come from EndpointSlices alone.
     pub selector: Labels,

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// One object of a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Entry {
     Namespace(String, Namespace),

@@ -7,7 +7,7 @@ use crate::{
 use ipnet::IpNet;
 
 /// Policies, and nothing else about the cluster; ordered by namespace and name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicySet {
     /// Sorted by (namespace, name), names unique.
     pub policies: Vec<NetworkPolicy>,
@@ -46,7 +46,7 @@ impl PolicySet {
 
 /// One NetworkPolicy, defaulted as the API server does: `ingress` and `egress` say which
 /// directions it isolates.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
     /// The namespace it lives in and selects in.
     pub namespace: String,
@@ -67,7 +67,7 @@ pub struct NetworkPolicy {
 }
 
 /// One ingress or egress rule: any of the peers at any of the ports.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Empty: everyone, in the cluster or out.
     pub peers: Vec<Peer>,

@@ -15,7 +15,7 @@ use std::{
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Addresses behind a Service, as an endpoint controller or a person wrote them (discovery.k8s.io/v1).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// The Service's name, in the slice's own namespace.
     pub service: Option<String>,

@@ -24,6 +24,18 @@ impl Entry {
         }
     }
 
+    /// Annotations are for people and other programs, and may be longer than all else together.
+    pub(super) fn without_annotations(mut self) -> Self {
+        match &mut self {
+            Self::Namespace(_, namespace) => namespace.annotations.clear(),
+            Self::Pod(pod) => pod.annotations.clear(),
+            Self::Workload(_, workload) => workload.annotations.clear(),
+            Self::Policy(policy) | Self::Staged(policy) => policy.annotations.clear(),
+            Self::Node(..) | Self::Service(..) | Self::EndpointSlice(..) => {}
+        }
+        self
+    }
+
     fn source(&self) -> Option<&Source> {
         match self {
             Self::Namespace(_, namespace) => namespace.source.as_ref(),

@@ -130,10 +130,13 @@ impl Reading {
 
 /// Group, version and kind of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Class {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) kind: String,
+pub struct Class {
+    /// `networking.k8s.io`; empty for the core group.
+    pub group: String,
+    /// `v1`
+    pub version: String,
+    /// `NetworkPolicy`
+    pub kind: String,
 }
 
 /// Whether an object lives in a namespace.

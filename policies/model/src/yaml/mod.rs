@@ -29,15 +29,16 @@ mod write;
 
 use crate::{
     cluster::{Cluster, Pod},
+    history::Entry,
     policy::PolicySet,
 };
 use entry::Known;
 use found::{Found, Reading};
-use pieces::Pieces;
+use pieces::{Piece, Pieces};
 use recording::Event;
 use std::{ops::ControlFlow, sync::Arc};
 
-pub use found::Wanted;
+pub use found::{Class, Wanted};
 pub use write::{write_policy, write_staged_policy};
 
 /// A message holds about this many characters at most, whatever the text it quotes.
@@ -115,6 +116,11 @@ impl Reader {
         pieces.finish()
     }
 
+    /// Adds an object that was read by itself, as [`Reader::read`] does.
+    pub fn add(&mut self, object: Object) -> Result<(), ReadError> {
+        self.known.insert(&mut self.cluster, object.0)
+    }
+
     /// What was read, in order; after an error, what was right.
     pub fn finish(self) -> Cluster {
         let mut cluster = self.cluster;
@@ -129,6 +135,24 @@ impl Reader {
         cluster.policies.sort();
         cluster.staged.sort();
         cluster
+    }
+}
+
+/// One object of a cluster, read by itself: what podfence looks at of it, without annotations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object(Entry);
+
+impl Object {
+    /// Reads the JSON text of one object of a class, which it need not name; `None` of a class that podfence does not
+    /// look at. `file` is what its [`crate::cluster::Source`] and errors say.
+    pub fn read(file: &Arc<str>, class: &Class, text: &str) -> Result<Option<Self>, ReadError> {
+        let reading = Reading { file: file.clone(), wanted: Wanted::Everything };
+        let mut found = reading.piece(&Piece::Json { text, line: 1, list: Some(class.clone()) });
+        match (found.pop().transpose()?, found.is_empty()) {
+            (Some(Found::Entry(entry)), true) => Ok(Some(Self(entry.without_annotations()))),
+            (Some(Found::PassedOver(_)), true) => Ok(None),
+            _ => Err(ReadError::new(file, 1, format!("not one {}", class.kind))),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     ending::{Ending, Failure, warn},
     escape,
     files::{self, Replaced},
-    learned, output,
+    ledger, output,
     output::Table,
     typed::{self, NodeCallers, PeerNames},
 };
@@ -21,13 +21,11 @@ use std::{
 pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
     let most = typed.require_complete.map(rate).transpose()?;
     let cluster = cluster::read(&typed.cluster)?;
-    let learned = learned::read(&typed.log)?;
-    if learned.rows == 0 {
-        return Err(Failure::new(
-            format!("{} holds no flows, so every workload would be closed", typed.log.display()),
-            "observe for a while first",
-        )
-        .into());
+    let learned = ledger::learned(&typed.learned)?;
+    if typed.learned.log.is_none() {
+        warn(
+            "learned from ledgers alone, which hold no Services and no DNS names: endpoints of Services that are no pods get no rule from calls of the Service, and the evidence names neither",
+        );
     }
     let nodes = typed.nodes.map(|nodes| match nodes {
         NodeCallers::Allow => Nodes::Allow,
@@ -43,8 +41,7 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
         },
         port_ranges: typed.port_range.clone(),
         no_default_deny: typed.no_default_deny.iter().cloned().collect(),
-        window: None,
-        gaps: learned.gaps,
+        required: most,
         routes: learned.routes,
     };
     let mut generated = generator::synthesize(&learned.ledger, &cluster, &options)
@@ -55,8 +52,8 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
             warn(&format!("{}: {missing}", file.display()));
         }
     }
-    if let Some(most) = most {
-        require_complete(&generated, most)?;
+    if most.is_some() {
+        require_complete(&generated)?;
     }
     // Before anything is written: what is applied may lie where the new set goes.
     let applied = match (typed.diff, &typed.against) {
@@ -167,8 +164,8 @@ fn rate(rate: f64) -> Result<f64, Failure> {
     Err(Failure::new(format!("--require-complete: {rate} is no rate"), "give new edges an hour above 0, 0.05 say"))
 }
 
-fn require_complete(generated: &Generated, most: f64) -> Result<(), Failure> {
-    let incomplete = generated.certificate.incomplete(most);
+fn require_complete(generated: &Generated) -> Result<(), Failure> {
+    let incomplete = generated.certificate.incomplete();
     if incomplete.is_empty() {
         return Ok(());
     }
@@ -176,7 +173,7 @@ fn require_complete(generated: &Generated, most: f64) -> Result<(), Failure> {
         eprintln!("incomplete: {}", escape::printable(line));
     }
     Err(Failure::new(
-        format!("learning is not complete for {} workloads; nothing was written", incomplete.len()),
+        format!("learning is not complete for {} namespaces and workloads; nothing was written", incomplete.len()),
         "observe for as long as said above, or raise --require-complete",
     ))
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(typed: &typed::Graph) -> Result<Ending> {
 fn keep_namespace(ledger: &mut Ledger, namespace: &str) {
     let within = |party: &Party| matches!(party, Party::Workload(key) if key.namespace == namespace);
     let touches = |edge: &Edge| within(&edge.client) || within(&edge.server);
-    ledger.edges.retain(|(_, _, edge), _| touches(edge));
+    ledger.edges.retain(|edge, _| touches(edge));
     ledger.unfit.retain(|(_, edge), _| edge.as_ref().is_some_and(touches));
 }
 

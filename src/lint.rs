@@ -42,8 +42,8 @@ fn observed(log: &Path) -> Result<Observed, Failure> {
         let what = format!("{} holds no flows, so that every rule would be unused", log.display());
         return Err(Failure::new(what, "observe for a while first, or leave out --log"));
     }
-    if !learned.gaps.is_empty() {
-        warn(&format!("the log has {} gaps: what was used in them alone is told as unused", learned.gaps.len()));
+    if !learned.ledger.gaps.is_empty() {
+        warn(&format!("the log has {} gaps: what was used in them alone is told as unused", learned.ledger.gaps.len()));
     }
     Ok(Observed::of(&learned.ledger))
 }

@@ -16,6 +16,7 @@ mod generate;
 mod graph;
 mod laboratory;
 mod learned;
+mod ledger;
 mod lint;
 mod manifests;
 mod observe;
@@ -55,6 +56,7 @@ fn run(verb: typed::Verb) -> miette::Result<ending::Ending> {
         typed::Verb::Observe(typed) => observe::run(&typed),
         typed::Verb::Graph(typed) => graph::run(&typed),
         typed::Verb::Generate(typed) => generate::run(&typed),
+        typed::Verb::Ledger(typed) => ledger::run(&typed),
         typed::Verb::Flows(typed) => flows::run(typed),
         typed::Verb::Why(typed) => why::run(&typed),
         typed::Verb::Replay(typed) => replay::run(&typed),

@@ -12,7 +12,7 @@ use crate::{
     naming,
     openings::{Opening, Openings, Way, Wider},
     price::Price,
-    routes::Routes,
+    routes,
     subjects::Subjects,
 };
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use model::{
     ledger::SAMPLES,
     policy::{NetworkPolicy, Peer, PolicySet, Rule},
     record::{DirectionRule, RuleName},
+    routes::Routes,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -343,8 +344,8 @@ impl Proofs<'_> {
             adopted_only: seen.is_some_and(|s| s.adopted_only),
             nodes: seen.map(|s| s.nodes.iter().map(|n| naming::printable(n)).collect()).unwrap_or_default(),
             samples: printable(samples),
-            services: printable(self.routes.services(edge, server, self.cluster)),
-            dns_names: printable(self.routes.names(edge)),
+            services: printable(routes::services(self.routes, edge, server, self.cluster)),
+            dns_names: printable(routes::names(self.routes, edge)),
         }
     }
 }

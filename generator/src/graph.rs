@@ -6,10 +6,7 @@
 mod drawing;
 
 use crate::naming;
-use model::{
-    ledger::{EdgeCounters, Ledger, Party},
-    record::UnixNanos,
-};
+use model::ledger::{EdgeCounters, Ledger, Party};
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,16 +37,12 @@ pub struct CommunicationGraph {
 impl CommunicationGraph {
     /// The graph of a ledger: what may become rules. What may not is in `Ledger::unfit`.
     pub fn of(ledger: &Ledger) -> Self {
-        let mut slices: BTreeMap<_, BTreeSet<UnixNanos>> = BTreeMap::new();
-        for (_, slice, edge) in ledger.edges.keys() {
-            slices.entry(edge).or_default().insert(*slice);
-        }
         let learned = ledger.learned();
         let parties: BTreeSet<&Party> = learned.keys().flat_map(|edge| [&edge.client, &edge.server]).collect();
         let mut graph = DiGraph::with_capacity(parties.len(), learned.len());
         let nodes: BTreeMap<&Party, NodeIndex> = parties.into_iter().map(|p| (p, graph.add_node(p.clone()))).collect();
         for (edge, seen) in learned {
-            let slices = slices.get(edge).map_or(0, |slices| slices.len() as u64);
+            let slices = ledger.edges.get(edge).map_or(0, |seen| seen.sightings.hours().len() as u64);
             let link = Link { protocol: edge.protocol, port: edge.port, seen, slices };
             graph.add_edge(nodes[&edge.client], nodes[&edge.server], link);
         }

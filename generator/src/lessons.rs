@@ -8,7 +8,7 @@
 use crate::{
     naming::{self, EdgeName},
     refused::{NodeIngress, Refused},
-    routes::Routes,
+    routes,
     subjects::Subjects,
     synthesize::{Nodes, Options},
 };
@@ -16,6 +16,7 @@ use model::{
     cluster::{Cluster, TargetPort, WorkloadKey},
     ledger::{Edge, EdgeCounters, Ledger, Party, Unfit},
     policy::Protocol,
+    routes::Routes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -263,15 +264,15 @@ impl Desk<'_> {
     }
 
     fn accept(&mut self, edge: &Edge, unfit: Unfit, ledger: &Ledger) {
-        let counters = ledger.unfit.get(&(unfit, Some(edge.clone()))).cloned().unwrap_or_default();
+        let left = ledger.unfit.get(&(unfit, Some(edge.clone()))).cloned().unwrap_or_default();
+        let (flows, samples) = (left.sightings.flows(), left.samples);
         if let Some(reason) = self.obstacle(edge) {
-            let (flows, samples) = (counters.flows, counters.samples);
             self.left_out.push(LeftOut { reason, edge: Some(edge.clone()), flows, samples });
             return;
         }
         let lesson = self.teach(edge.clone(), Basis::Accepted(unfit), None);
-        lesson.accepted_flows += counters.flows;
-        lesson.accepted_samples.extend(counters.samples);
+        lesson.accepted_flows += flows;
+        lesson.accepted_samples.extend(samples);
         lesson.accepted_samples.sort_unstable();
         lesson.accepted_samples.dedup();
     }
@@ -343,9 +344,9 @@ impl Desk<'_> {
     }
 
     /// The endpoints of Services that were called, where they are no pods.
-    fn service_endpoints(&mut self, ledger: &Ledger, cluster: &Cluster, routes: &Routes) {
+    fn service_endpoints(&mut self, ledger: &Ledger, cluster: &Cluster, taken: &Routes) {
         let refused = ledger.refused();
-        for edge in routes.endpoints(cluster) {
+        for edge in routes::endpoints(taken, cluster) {
             if !refused.contains(&edge) && self.obstacle(&edge).is_none() {
                 self.teach(edge, Basis::ServiceEndpoint, None);
             }
@@ -397,15 +398,15 @@ impl Desk<'_> {
     }
 
     fn list_unfit(&mut self, ledger: &Ledger, accepted: &Accepted) {
-        for ((unfit, edge), counters) in &ledger.unfit {
+        for ((unfit, edge), left) in &ledger.unfit {
             if edge.as_ref().is_some_and(|edge| accepted.contains(&(*unfit, edge.clone()))) {
                 continue;
             }
             self.left_out.push(LeftOut {
                 reason: LeftOutReason::Unfit(*unfit),
                 edge: edge.clone(),
-                flows: counters.flows,
-                samples: counters.samples.clone(),
+                flows: left.sightings.flows(),
+                samples: left.samples.clone(),
             });
         }
     }

@@ -5,7 +5,7 @@
 //! what is returned was verified.
 
 use crate::{
-    certificate::{Certificate, Observation},
+    certificate::{self, Certificate},
     closed::Closed,
     evidence::Evidence,
     lessons::{LeftOut, LeftOutReason, Lessons},
@@ -14,16 +14,15 @@ use crate::{
     openings::{Opening, Openings, Way},
     outside::Outside,
     refused::Refused,
-    routes::Routes,
     subjects::{Presence, Subject, Subjects, WithoutPolicy},
     verify::{Verified, verify},
 };
 use model::{
     cluster::{Cluster, WorkloadKey},
     labels::{Labels, Selector},
-    ledger::{Ledger, Party},
+    ledger::{Edge, Ledger, Party},
     policy::{NetworkPolicy, Peer, PolicySet, Port, PortMatch, Rule},
-    record::{Gap, UnixNanos},
+    routes::Routes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,10 +84,8 @@ pub struct Options {
     pub port_ranges: Vec<String>,
     /// Namespaces that get no default-deny.
     pub no_default_deny: BTreeSet<String>,
-    /// From when until when the observers watched; `None`: from the first to the last flow.
-    pub window: Option<(UnixNanos, UnixNanos)>,
-    /// What they lost, for the certificate.
-    pub gaps: Vec<Gap>,
+    /// New edges an hour up to which learning counts as complete; `None`: [`certificate::REQUIRED`].
+    pub required: Option<f64>,
     /// The ways that clients took, for the evidence.
     pub routes: Routes,
 }
@@ -134,8 +131,8 @@ pub fn synthesize(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Resu
     policies.sort();
     let verified = verify(&policies, cluster, &subjects, &lessons, &openings)?;
     let evidence = Evidence::of(&policies, cluster, &subjects, &lessons, &openings, &options.routes);
-    let observation = Observation { ledger, window: options.window, gaps: &options.gaps };
-    let certificate = Certificate::of(&observation, cluster, &subjects, &lessons);
+    let required = options.required.unwrap_or(certificate::REQUIRED);
+    let certificate = Certificate::of(ledger, cluster, &subjects, &lessons, required);
     let never_observed = never_observed(&subjects, ledger);
     let notes = notes(cluster, &subjects, &lessons, &openings, &policies);
     let chosen = (options.outside.name(), options.peers.name());
@@ -191,14 +188,7 @@ fn rules(openings: PortsByPeer) -> Vec<Rule> {
 }
 
 fn never_observed(subjects: &Subjects, ledger: &Ledger) -> Vec<WorkloadKey> {
-    let edges = ledger.edges.keys().map(|(_, _, edge)| edge);
-    let seen: BTreeSet<&WorkloadKey> = edges
-        .flat_map(|edge| [&edge.client, &edge.server])
-        .filter_map(|party| match party {
-            Party::Workload(key) => Some(&**key),
-            Party::Node(_) | Party::Outside(_) => None,
-        })
-        .collect();
+    let seen: BTreeSet<&WorkloadKey> = ledger.edges.keys().flat_map(Edge::workloads).map(|key| &**key).collect();
     let here = subjects.all().iter().filter(|s| s.presence != Presence::Gone && !seen.contains(&*s.key));
     here.map(|s| (*s.key).clone()).collect()
 }

@@ -400,8 +400,8 @@ impl Inquiry<'_> {
         (least, most): &(ByProtocol, ByProtocol),
         ends: impl Fn() -> (String, String),
     ) {
-        for (protocol, (least, most)) in Protocol::ALL.into_iter().zip(least.iter().zip(most)) {
-            let allowed = Reference::ports_between(client, server, protocol);
+        let allowed = Reference::all_ports_between(client, server, Protocol::ALL);
+        for ((protocol, allowed), (least, most)) in Protocol::ALL.into_iter().zip(allowed).zip(least.iter().zip(most)) {
             if allowed != *least || allowed != *most {
                 let ask = |port| Reference::decide_between(client, server, Some(protocol), port);
                 let (missing, extra) = (difference(least, &allowed), difference(&allowed, most));

@@ -154,6 +154,7 @@ impl<'a> Reading<'a> {
                 self.dropped(capture, ticked)?;
                 self.meter.advance(at, &mut self.events);
                 self.hand_over()?;
+                self.observer.watched(at);
                 let ticked_log = self.observer.tick(at);
                 self.logged(ticked_log)?;
                 ticked = at;

@@ -83,10 +83,16 @@ impl Observer {
         self.names.hear(at, client.to_canonical(), message);
     }
 
-    /// Notes that something was not seen, as a row.
+    /// Notes that something was not seen, as a row and in the ledger.
     pub fn gap(&mut self, start: UnixNanos, end: UnixNanos, reason: &str, lost: u64) -> Result<(), Error> {
         let gap = Gap { start, end, node: self.node.clone(), reason: reason.into(), lost };
+        self.ledger.gaps.insert(gap.clone());
         Ok(self.writer.gap(&gap)?)
+    }
+
+    /// Notes that it has watched until now, however quiet it was.
+    pub fn watched(&mut self, now: UnixNanos) {
+        self.ledger.watch(&self.instance, &self.node, now, now);
     }
 
     /// The cluster as it is from now on, ended pods included: they own the flows that are still to be told.

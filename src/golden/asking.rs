@@ -267,7 +267,7 @@ fn completion_and_manual_know_every_verb() {
         assert_eq!(script.status, 0);
         for verb in [
             "observe", "graph", "generate", "flows", "reach", "diff", "why", "replay", "lint", "demo", "lab",
-            "enforce", "status", "detach", "selftest",
+            "enforce", "status", "detach", "selftest", "ledger",
         ] {
             assert!(script.out.contains(verb), "{shell} {verb}");
         }
@@ -288,6 +288,7 @@ podfence-lab-down.1
 podfence-lab-run.1
 podfence-lab-up.1
 podfence-lab.1
+podfence-ledger.1
 podfence-lint.1
 podfence-man.1
 podfence-observe.1

@@ -89,12 +89,18 @@ left out, handshake-not-seen (1 flow): an opening without an answer; accept one 
 left out, unattributed (1 flow): an end that could not be attributed:
   an end is not known: 1 flow, such as 38dd378cf7b6ace7
 
-observed 2026-01-31T12:00:00Z to 2026-01-31T12:00:00.206Z, 1 hourly slice, 5 flows
+observed 2026-01-31T12:00:00Z to 2026-01-31T12:00:00.406Z, 1 hourly slice, 5 flows
 unattributed 20.00 %
+expected new edges in the next hour, by namespace (95 % upper bound):
+  data: 1.000 (4.744); 1 edge, 1 in one slice only
+  shop: 2.000 (6.296); 2 edges, 2 in one slice only, 20.00 % unattributed
 expected new edges in the next hour, by workload (95 % upper bound):
   data/StatefulSet/db: 1.000 (4.744); 1 edge, 1 in one slice only
   shop/Deployment/idle: 0.000 (3.000); 0 edges, 0 in one slice only, never observed, no pod known
-  shop/Deployment/web: 2.000 (6.296); 2 edges, 2 in one slice only
+  shop/Deployment/web: 2.000 (6.296); 2 edges, 2 in one slice only, 20.00 % unattributed
+until no more than 0.05 new edges an hour are to be expected:
+  data: upper bound 4.744 new edges an hour, 0.05 required: 94 hours more at the present rate, 59 if its 1 edge seen in one or two hours only comes again and none is new
+  shop: upper bound 6.296 new edges an hour, 0.05 required: 125 hours more at the present rate, 59 if its 2 edges seen in one or two hours only come again and none is new
 "#);
     let first = world.files("policies");
     let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
@@ -116,6 +122,47 @@ policies/shop/web.yaml
         .filter(|name| name.starts_with('.'))
         .collect();
     assert_eq!(beside, [""; 0], "nothing half-written is left");
+}
+
+#[test]
+fn a_ledger_gives_the_policies_that_its_log_gives() {
+    let world = World::observed();
+    let done = world.run("ledger --log log --out one.ledger");
+    assert_eq!((done.status, done.err.as_str()), (0, ""));
+    assert!(
+        done.out.starts_with("LEDGER       EDGES   OBSERVERS   GAPS   BYTES\none.ledger   2       1           0      ")
+    );
+    let merged = world.run("ledger --ledger one.ledger one.ledger --log log --out two.ledger");
+    assert_eq!(merged.status, 0, "{}", merged.err);
+    let bytes = |file| fs::read(world.path(file)).expect("a file");
+    assert_eq!(bytes("one.ledger"), bytes("two.ledger"), "the same three times counts once");
+    let generate = |from: &str, out: &str| {
+        let done = world.run(&format!("generate {from} --cluster cluster.yaml --out {out}"));
+        assert_eq!(done.status, 0, "{}", done.err);
+        world.files(out)
+    };
+    assert_eq!(generate("--ledger two.ledger", "theirs"), generate("--log log", "ours"));
+}
+
+#[test]
+fn what_is_no_ledger_is_refused_with_the_line() {
+    let world = World::observed();
+    assert_eq!(world.run("ledger --log log --out whole.ledger").status, 0);
+    let whole = fs::read(world.path("whole.ledger")).expect("a file");
+    fs::write(world.path("cut.ledger"), &whole[..whole.len() / 2]).expect("written");
+    fs::write(world.path("newer.ledger"), "{\"ledger\":{\"version\":2}}\n").expect("written");
+    for file in ["cut", "newer", "cluster.yaml", "nowhere"] {
+        let file = if file.contains('.') { file.to_owned() } else { format!("{file}.ledger") };
+        let done = world.run(&format!("generate --ledger {file} --cluster cluster.yaml --out policies"));
+        assert_eq!((done.status, done.out.as_str()), (2, ""), "{file}");
+        println!("{}", done.err.trim_end());
+        assert!(done.err.starts_with(&format!("podfence: {file}: ")), "{}", done.err);
+        assert!(done.err.contains("give files that `podfence ledger` wrote"), "{}", done.err);
+    }
+    let neither = world.run("generate --cluster cluster.yaml --out policies");
+    assert_eq!(neither.status, 2);
+    assert!(neither.err.contains("--log") && neither.err.contains("--ledger"), "{}", neither.err);
+    assert!(!world.path("policies").exists());
 }
 
 #[test]

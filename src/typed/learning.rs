@@ -64,6 +64,34 @@ pub(crate) enum GraphOutput {
     Mermaid,
 }
 
+/// What was learned: a flow log, ledgers, or both.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Learned {
+    /// The folder of the flow log
+    #[arg(long, value_name = "DIR")]
+    pub(crate) log: Option<PathBuf>,
+    /// Ledgers that `podfence ledger` wrote, of any number of nodes; the same one twice counts once. A ledger holds no
+    /// Services and no DNS names: what is learned from these comes from --log alone
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) ledger: Vec<PathBuf>,
+}
+
+/// Write what a flow log teaches as one small file, or many such files as one.
+///
+/// Who talked to whom, by node and hour, with who watched when and what was lost; no flow by itself but a few samples.
+/// The file grows with edges and hours, not with flows; `generate --ledger` reads it. It is JSON, one line a thing,
+/// compressed with zstd. What two ledgers both hold counts once, in whatever order they are given. Through which
+/// Services and by which DNS names clients came is in the log alone.
+#[derive(Debug, Args)]
+pub(crate) struct Ledger {
+    #[command(flatten)]
+    pub(crate) learned: Learned,
+    /// The file to write, in place of any that is there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
 /// Write the least-privilege policies for what was learned.
 ///
 /// For every workload a NetworkPolicy that allows what the flow log shows and nothing else, checked against the
@@ -77,9 +105,8 @@ pub(crate) enum GraphOutput {
 /// a rule; --accept EDGE overrules that for one edge, by name.
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
-    /// The folder of the flow log
-    #[arg(long, value_name = "DIR")]
-    pub(crate) log: PathBuf,
+    #[command(flatten)]
+    pub(crate) learned: Learned,
     /// The cluster's objects, as for `observe`; a file, or a folder
     #[arg(long, value_name = "FILE")]
     pub(crate) cluster: PathBuf,

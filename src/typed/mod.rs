@@ -19,7 +19,7 @@ pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
 pub(crate) use enforce::{Enforce, Standing, UnknownPod};
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
-pub(crate) use learning::{Generate, Graph, GraphOutput, NodeCallers, Observe, PeerNames};
+pub(crate) use learning::{Generate, Graph, GraphOutput, Learned, Ledger, NodeCallers, Observe, PeerNames};
 pub(crate) use lint::{FailOnFinding, Lint, LintOutput};
 pub(crate) use manifests::{Manifests, Reading};
 pub(crate) use reach::{Reach, ReachBy, ReachOutput};
@@ -56,6 +56,7 @@ pub(crate) enum Verb {
     Observe(Observe),
     Graph(Graph),
     Generate(Generate),
+    Ledger(Ledger),
     Flows(Box<Flows>),
     Reach(Reach),
     Diff(Diff),

@@ -580,6 +580,7 @@ impl Node {
             self.datapath.hand_on(Word::LostTold, self.datapath.counters()?.lost())?;
         }
         self.last_gap = now;
+        self.observer.watched(now);
         match self.observer.tick(now) {
             Ok(()) => self.datapath.hand_on(Word::LastLook, now.cast_unsigned())?,
             Err(error) => self.log_failed(&error),

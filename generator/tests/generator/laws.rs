@@ -156,7 +156,7 @@ proptest! {
         for edge in learned.difference(&taught) {
             prop_assert!(left_out.contains(edge), "{}", naming::edge(edge));
         }
-        let unfit: u64 = ledger.unfit.values().map(|c| c.flows).sum();
+        let unfit: u64 = ledger.unfit.values().map(|left| left.sightings.flows()).sum();
         let said: u64 = generated.lessons.left_out.iter().filter(|l| matches!(l.reason, generator::lessons::LeftOutReason::Unfit(_))).map(|l| l.flows).sum();
         prop_assert_eq!(unfit, said);
     }
@@ -192,14 +192,14 @@ proptest! {
         };
         let in_order: Vec<_> = scene.records.iter().collect();
         let mut one = by_node(&in_order, "node-0");
-        one.merge(&by_node(&in_order, "node-1"));
+        one.merge(by_node(&in_order, "node-1"));
         let mut shuffled: Vec<_> = scene.records.iter().zip(&keys).collect();
         shuffled.sort_by_key(|(_, key)| **key);
         let shuffled: Vec<_> = shuffled.into_iter().map(|(record, _)| record).collect();
         let (late, early) = (by_node(&shuffled, "node-1"), by_node(&shuffled, "node-0"));
         let mut other = late.clone();
         for again in [&early, &late, &early] {
-            other.merge(again);
+            other.merge(again.clone());
         }
         let mut cluster = scene.cluster.clone();
         let mut order: Vec<_> = cluster.pods.drain(..).zip(&pods).collect();

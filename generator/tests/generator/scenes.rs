@@ -261,7 +261,8 @@ pub(crate) fn sight(ledger: &mut Ledger, node: &str, hour: i64, edge: &Edge) {
         adopted_only: false,
         nodes: vec![node.into()],
     };
-    ledger.edges.insert((node.into(), start, edge.clone()), seen);
+    ledger.watch(&node.into(), &node.into(), seen.first_seen, seen.last_seen);
+    ledger.see(&node.into(), edge.clone(), seen);
 }
 
 fn end(cluster: &Cluster, workloads: &[WorkloadKey], who: &Who, port: u16) -> End {

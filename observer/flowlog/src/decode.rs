@@ -16,17 +16,23 @@ use model::{
 };
 use std::{cell::RefCell, collections::HashSet, net::IpAddr, str::FromStr, sync::Arc};
 
+/// A batch's columns by name, each as the type that holds its values.
 macro_rules! columns {
     ($($name:ident: $array:ty),+ $(,)?) => {
         struct Columns<'a> { $($name: $array),+ }
 
         impl<'a> Columns<'a> {
+            #[allow(dead_code, reason = "only who reads a part of the columns asks for their names")]
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
             fn of(batch: &'a RecordBatch) -> Result<Self, String> {
-                Ok(Self { $($name: FromColumn::of(batch, stringify!($name))?),+ })
+                Ok(Self { $($name: $crate::decode::FromColumn::of(batch, stringify!($name))?),+ })
             }
         }
     };
 }
+
+pub(crate) use columns;
 
 columns! {
     start_ns: &'a Int64Array, end_ns: &'a Int64Array, flow_id: Texts<'a>, community_id: Texts<'a>,
@@ -51,7 +57,7 @@ columns! {
 }
 
 /// A column of a batch, as the type that holds its values.
-trait FromColumn<'a>: Sized {
+pub(crate) trait FromColumn<'a>: Sized {
     fn of(batch: &'a RecordBatch, name: &str) -> Result<Self, String>;
 }
 
@@ -71,9 +77,9 @@ fn wrong_type(column: &ArrayRef, name: &str) -> String {
 }
 
 /// A column of texts: each row's own, or each row's index into those that occur.
-struct Texts<'a> {
+pub(crate) struct Texts<'a> {
     rows: Option<&'a Int32Array>,
-    texts: &'a StringArray,
+    pub(crate) texts: &'a StringArray,
     /// What [`Decoder::shared`] made of `texts`, so that a text that occurs often is looked up once.
     shared: RefCell<Vec<Option<Arc<str>>>>,
 }
@@ -92,7 +98,7 @@ impl<'a> FromColumn<'a> for Texts<'a> {
 
 impl<'a> Texts<'a> {
     /// Where a row's text is, if it has one.
-    fn index(&self, row: usize) -> Option<usize> {
+    pub(crate) fn index(&self, row: usize) -> Option<usize> {
         let index = match self.rows {
             Some(rows) if rows.is_null(row) => return None,
             Some(rows) => usize::try_from(rows.value(row)).ok()?,
@@ -101,7 +107,7 @@ impl<'a> Texts<'a> {
         (index < self.texts.len() && !self.texts.is_null(index)).then_some(index)
     }
 
-    fn get(&self, row: usize) -> Option<&'a str> {
+    pub(crate) fn get(&self, row: usize) -> Option<&'a str> {
         self.index(row).map(|index| self.texts.value(index))
     }
 }
@@ -317,24 +323,24 @@ fn unknown_reason(name: &str) -> &'static str {
     unknown::ALL.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
-fn optional<A: Array, T>(column: &A, i: usize, value: fn(&A, usize) -> T) -> Option<T> {
+pub(crate) fn optional<A: Array, T>(column: &A, i: usize, value: fn(&A, usize) -> T) -> Option<T> {
     (!column.is_null(i)).then(|| value(column, i))
 }
 
-fn text<'a>(column: &Texts<'a>, i: usize, name: &str) -> Result<&'a str, String> {
+pub(crate) fn text<'a>(column: &Texts<'a>, i: usize, name: &str) -> Result<&'a str, String> {
     column.get(i).ok_or_else(|| format!("{name} is null"))
 }
 
-fn int(column: &Int64Array, i: usize, name: &str) -> Result<i64, String> {
+pub(crate) fn int(column: &Int64Array, i: usize, name: &str) -> Result<i64, String> {
     optional(column, i, Int64Array::value).ok_or_else(|| format!("{name} is null"))
 }
 
-fn counter(column: &Int64Array, i: usize, name: &str) -> Result<u64, String> {
+pub(crate) fn counter(column: &Int64Array, i: usize, name: &str) -> Result<u64, String> {
     let value = int(column, i, name)?;
     u64::try_from(value).map_err(|_| format!("{name} is {value}"))
 }
 
-fn flags(column: &UInt8Array, i: usize, name: &str) -> Result<u8, String> {
+pub(crate) fn flags(column: &UInt8Array, i: usize, name: &str) -> Result<u8, String> {
     optional(column, i, UInt8Array::value).ok_or_else(|| format!("{name} is null"))
 }
 

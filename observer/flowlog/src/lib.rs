@@ -16,6 +16,7 @@
 //! Time comes in as an argument; files are touched in one module, `disk`.
 #![forbid(unsafe_code)]
 
+mod count;
 mod decode;
 mod disk;
 mod error;
@@ -28,6 +29,7 @@ mod wal;
 mod writer;
 
 pub use arrow;
+pub use count::{Counted, count};
 pub use decode::Decoder;
 pub use error::{Damaged, Error};
 pub use list::{Listing, Segment, WalRows, segments};

@@ -8,7 +8,10 @@ use arrow::{
 };
 use model::record::{FlowRecord, Gap, UnixNanos};
 use parquet::{
-    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    },
     errors::ParquetError,
     file::{metadata::RowGroupMetaData, statistics::Statistics},
 };
@@ -95,29 +98,10 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<(), String> {
-        let file = match File::open(&segment.path) {
-            // Retention took it since it was listed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(|e| e.to_string())?,
-        };
-        let metadata = surviving(|| metadata(&file))?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-        let groups = builder.metadata().row_groups().iter().enumerate();
-        let wanted = groups.filter(|(_, group)| self.may_hold(group)).map(|(index, _)| index).collect();
-        let before = (self.rows, self.gaps);
-        let mut batches = surviving(|| builder.with_row_groups(wanted).with_batch_size(4096).build())?;
-        loop {
-            let batch = surviving(|| batches.next().transpose());
-            let read = batch.and_then(|batch| batch.map(|batch| self.batch(&batch)).transpose());
-            match read {
-                Ok(Some(())) => {}
-                Ok(None) => return Ok(()),
-                Err(why) => {
-                    let read = (self.rows - before.0) + (self.gaps - before.1);
-                    return Err(format!("{why}; {read} rows before that were read"));
-                }
-            }
-        }
+        let filter = self.filter;
+        let before = self.rows + self.gaps;
+        let read = batches(&segment.path, None, &|group| may_hold(filter, group), &mut |batch| self.batch(batch));
+        read.map_err(|why| format!("{why}; {} rows before that were read", self.rows + self.gaps - before))
     }
 
     fn batch(&mut self, batch: &RecordBatch) -> Result<(), String> {
@@ -132,14 +116,45 @@ impl Reading<'_> {
             }
         })
     }
+}
 
-    /// Whether a row group's times leave room for a wanted row.
-    fn may_hold(&self, group: &RowGroupMetaData) -> bool {
-        match (bounds(group, "start_ns"), bounds(group, "end_ns")) {
-            (Some((first, _)), Some((_, last))) => self.filter.spans(first, last),
-            _ => true,
-        }
+/// Whether a row group's times leave room for a wanted row.
+fn may_hold(filter: &Filter, group: &RowGroupMetaData) -> bool {
+    match (bounds(group, "start_ns"), bounds(group, "end_ns")) {
+        (Some((first, _)), Some((_, last))) => filter.spans(first, last),
+        _ => true,
     }
+}
+
+/// Rows that are decoded together.
+const BATCH: usize = 4096;
+
+/// Hands the batches of a segment to `each`: of the row groups wanted, these columns of them or all.
+pub(crate) fn batches(
+    path: &Path,
+    columns: Option<&[&str]>,
+    wanted: &dyn Fn(&RowGroupMetaData) -> bool,
+    each: &mut dyn FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<(), String> {
+    let file = match File::open(path) {
+        // Retention took it since it was listed.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(|e| e.to_string())?,
+    };
+    let metadata = surviving(|| metadata(&file))?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+    let groups = builder.metadata().row_groups().iter().enumerate();
+    let groups = groups.filter(|(_, group)| wanted(group)).map(|(index, _)| index).collect();
+    let mut batches = surviving(|| {
+        let all = builder.metadata().file_metadata().schema_descr();
+        let mask =
+            columns.map_or_else(ProjectionMask::all, |names| ProjectionMask::columns(all, names.iter().copied()));
+        builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH).build()
+    })?;
+    while let Some(batch) = surviving(|| batches.next().transpose())? {
+        each(&batch)?;
+    }
+    Ok(())
 }
 
 /// A segment's metadata, with texts to be read as indices into those that occur: most occur often.

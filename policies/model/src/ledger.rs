@@ -1,11 +1,22 @@
 //! Edges and the ledger that counts them (laws 10 and 13).
+//!
+//! Always holds: all that a ledger keeps is merged by taking the larger, the smaller or both, so that any order,
+//! grouping and repetition gives the same; what an edge takes grows with the hours it was seen in, not with its flows.
+
+mod fitness;
+mod lines;
+mod sightings;
+mod tally;
+
+pub use fitness::{Facts, Unfit, asked_edge, denial, is_answered, is_first_slice, party};
+pub use lines::LinesError;
+pub use sightings::{Hour, Sightings, hour_of};
+pub use tally::{PartyId, Row, Tally};
 
 use crate::{
     cluster::WorkloadKey,
-    policy::Protocol,
-    record::{DirectionRule, End, EndReason, Entity, FlowEvent, FlowRecord, FlowVerdict, ObservedAt, UnixNanos},
+    record::{DirectionRule, FlowRecord, Gap, UnixNanos},
 };
-use flow::{ParseError, tcp};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -29,6 +40,16 @@ pub enum Party {
     Outside(IpAddr),
 }
 
+impl Party {
+    /// The workload, if it is one.
+    pub fn workload(&self) -> Option<&Arc<WorkloadKey>> {
+        match self {
+            Self::Workload(key) => Some(key),
+            Self::Node(_) | Self::Outside(_) => None,
+        }
+    }
+}
+
 /// Client workload, server workload, protocol, server port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edge {
@@ -42,7 +63,15 @@ pub struct Edge {
     pub port: u16,
 }
 
-/// What was seen of an edge in one slice by one observer.
+impl Edge {
+    /// The workloads at its ends, one that talks to itself once.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<WorkloadKey>> {
+        let (client, server) = (self.client.workload(), self.server.workload());
+        client.into_iter().chain(server.filter(move |server| client != Some(*server)))
+    }
+}
+
+/// What was seen of an edge, all observers and hours taken together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeCounters {
     /// Flows (not slices of flows).
@@ -61,84 +90,152 @@ pub struct EdgeCounters {
     pub nodes: Vec<Arc<str>>,
 }
 
-/// Why a flow feeds no rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unfit {
-    /// Direction not known (law 13).
-    DirectionUnknown,
-    /// A TCP opening without its handshake (law 13).
-    HandshakeNotSeen,
-    /// Policy in force denied it (law 13).
-    Denied,
-    /// Staged policy denied it (law 13).
-    StagedDenied,
-    /// One end is unknown.
-    Unattributed,
-    /// NetworkPolicy cannot express it (a ping, say).
-    Inexpressible,
-    /// Neither end is a pod.
-    NoPod,
-    /// The same flow as the server's row, seen at the client.
-    SeenAtServer,
-    /// Denied, but not by policy: spoofed, unreadable, not ready, a full table.
-    DeniedOtherwise,
-    /// A pod to itself or its own node to it: passes whatever the policies say, and needs no rule.
-    Exempt,
+/// What a ledger keeps of an edge: flows by observer and hour, the rest for all of them together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Flows, by who saw them and when.
+    pub sightings: Sightings,
+    /// First packet.
+    pub first_seen: UnixNanos,
+    /// Last packet.
+    pub last_seen: UnixNanos,
+    /// As [`EdgeCounters::samples`].
+    pub samples: Vec<String>,
+    /// As [`EdgeCounters::direction_rule`].
+    pub direction_rule: DirectionRule,
+    /// As [`EdgeCounters::adopted_only`].
+    pub adopted_only: bool,
+    /// As [`EdgeCounters::nodes`].
+    pub nodes: Vec<Arc<str>>,
 }
 
-/// Why a flow that fed no rule did not, with how often and samples.
+/// Flows that fed no rule, with samples.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct UnfitCounters {
-    /// Flows.
-    pub flows: u64,
+pub struct LeftUnfit {
+    /// Flows, by who saw them and when.
+    pub sightings: Sightings,
     /// Up to eight flow ids, the smallest ones.
     pub samples: Vec<String>,
 }
 
-/// (observer instance, slice start, edge) -> counters. Merging takes the larger.
+/// When an observer instance watched which node. What it did not see within is in the gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The node.
+    pub node: Arc<str>,
+    /// From when.
+    pub from: UnixNanos,
+    /// Until when.
+    pub until: UnixNanos,
+}
+
+/// What observers learned: (observer instance, hour, edge) -> flows, with who watched when and what was lost.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
     /// Edges that may become rules.
-    pub edges: BTreeMap<(Arc<str>, UnixNanos, Edge), EdgeCounters>,
+    pub edges: BTreeMap<Edge, Seen>,
     /// Flows that may not: reason and the edge as far as it is known (`None`: an end is unknown).
-    pub unfit: BTreeMap<(Unfit, Option<Edge>), UnfitCounters>,
+    pub unfit: BTreeMap<(Unfit, Option<Edge>), LeftUnfit>,
+    /// Flows of which one end is this workload's pod and nobody knows the other.
+    pub half_known: BTreeMap<Arc<WorkloadKey>, Sightings>,
+    /// The observer instances.
+    pub watched: BTreeMap<Arc<str>, Watched>,
+    /// What they lost or did not watch.
+    pub gaps: BTreeSet<Gap>,
 }
 
 impl Ledger {
     /// Counts one row of the flow log. `instance` names the observer (node and start).
     ///
     /// A flow is counted with its first slice; later slices only extend when the edge was seen. So
-    /// `flows` is 0 where an edge is known in a time slice only from a flow that began earlier.
+    /// an hour has no flows where an edge is known in it only from a flow that began earlier.
     pub fn add(&mut self, instance: &Arc<str>, record: &FlowRecord) {
-        match fitness(record) {
-            Ok(edge) => {
-                let key = (instance.clone(), slice_of(record.event.start), edge);
-                let seen = counters(record);
-                self.edges.entry(key).and_modify(|all| all.add(&seen)).or_insert(seen);
-            }
-            Err((reason, edge)) => {
-                if counts_as_unfit(reason, record) {
-                    let all = self.unfit.entry((reason, edge)).or_default();
-                    all.flows += 1;
-                    add_samples(&mut all.samples, std::slice::from_ref(&record.flow_id));
+        let (facts, event) = (Facts::of(record), &record.event);
+        self.watch(instance, &record.node, event.start, event.end);
+        let edge = fitness::edge_of(record);
+        match (facts.fitness(), edge) {
+            (Ok(()), Some(edge)) => self.see(instance, edge, counters(record, &facts)),
+            (fitness, edge) => {
+                let reason = fitness.err().unwrap_or(Unfit::Unattributed);
+                if facts.counts_as(reason) {
+                    let parties = [&record.client, &record.server].map(fitness::party);
+                    let known = parties.iter().flatten().filter_map(Party::workload);
+                    if edge.is_none() {
+                        known.for_each(|key| self.half_know(instance, hour_of(event.start), key, 1));
+                    }
+                    let sample = std::slice::from_ref(&record.flow_id);
+                    self.leave_out(instance, hour_of(event.start), (reason, edge), 1, sample);
                 }
             }
         }
     }
 
+    /// Adds what an observer saw of an edge in the hour in which `seen` begins.
+    pub fn see(&mut self, instance: &Arc<str>, edge: Edge, seen: EdgeCounters) {
+        let (hour, flows) = (hour_of(seen.first_seen), seen.flows);
+        let entry = self.edges.entry(edge).and_modify(|all| all.join(&seen)).or_insert_with(|| Seen::from(seen));
+        entry.sightings.add(instance, hour, flows);
+    }
+
+    /// Adds flows that feed no rule.
+    pub fn leave_out(
+        &mut self,
+        instance: &Arc<str>,
+        hour: Hour,
+        what: (Unfit, Option<Edge>),
+        flows: u64,
+        samples: &[String],
+    ) {
+        let all = self.unfit.entry(what).or_default();
+        all.sightings.add(instance, hour, flows);
+        add_samples(&mut all.samples, samples);
+    }
+
+    /// Adds flows of which one end is this workload's pod and the other is not known.
+    pub fn half_know(&mut self, instance: &Arc<str>, hour: Hour, key: &Arc<WorkloadKey>, flows: u64) {
+        self.half_known.entry(key.clone()).or_default().add(instance, hour, flows);
+    }
+
+    /// Notes that an observer instance watched a node from then until then, quiet or not.
+    pub fn watch(&mut self, instance: &Arc<str>, node: &Arc<str>, from: UnixNanos, until: UnixNanos) {
+        match self.watched.get_mut(instance) {
+            Some(watched) => watched.join(node, from, until),
+            None => drop(self.watched.insert(instance.clone(), Watched { node: node.clone(), from, until })),
+        }
+    }
+
     /// Merges another ledger: union of keys, the larger counters where both have one (law 10).
-    pub fn merge(&mut self, other: &Ledger) {
-        for (key, theirs) in &other.edges {
-            match self.edges.get_mut(key) {
-                Some(ours) => ours.merge(theirs),
-                None => drop(self.edges.insert(key.clone(), theirs.clone())),
+    pub fn merge(&mut self, other: Ledger) {
+        self.join(other, Sightings::merge);
+    }
+
+    /// Takes a ledger of other rows, of the same observers perhaps: its flows come to ours.
+    pub fn append(&mut self, other: Ledger) {
+        self.join(other, Sightings::sum);
+    }
+
+    fn join(&mut self, other: Ledger, sightings: fn(&mut Sightings, Sightings)) {
+        for (edge, mut theirs) in other.edges {
+            match self.edges.get_mut(&edge) {
+                Some(ours) => {
+                    sightings(&mut ours.sightings, std::mem::take(&mut theirs.sightings));
+                    ours.join(&theirs.counters());
+                }
+                None => drop(self.edges.insert(edge, theirs)),
             }
         }
-        for (key, theirs) in &other.unfit {
-            let ours = self.unfit.entry(key.clone()).or_default();
-            ours.flows = ours.flows.max(theirs.flows);
+        for (what, theirs) in other.unfit {
+            let ours = self.unfit.entry(what).or_default();
+            sightings(&mut ours.sightings, theirs.sightings);
             add_samples(&mut ours.samples, &theirs.samples);
         }
+        for (key, theirs) in other.half_known {
+            sightings(self.half_known.entry(key).or_default(), theirs);
+        }
+        for (instance, theirs) in other.watched {
+            self.watch(&instance, &theirs.node, theirs.from, theirs.until);
+        }
+        self.gaps.extend(other.gaps);
     }
 
     /// Edges that policy in force or staged denied: none of them becomes a rule, however often it
@@ -148,22 +245,19 @@ impl Ledger {
         denied.filter_map(|(_, edge)| edge.as_ref()).collect()
     }
 
-    /// The edges that may become rules: each once, all observers and slices taken together, without
+    /// The edges that may become rules: each once, all observers and hours taken together, without
     /// the refused ones.
     pub fn learned(&self) -> BTreeMap<&Edge, EdgeCounters> {
         let refused = self.refused();
-        let mut all: BTreeMap<&Edge, EdgeCounters> = BTreeMap::new();
-        for ((_, _, edge), seen) in self.edges.iter().filter(|((_, _, edge), _)| !refused.contains(edge)) {
-            all.entry(edge).and_modify(|sum| sum.add(seen)).or_insert_with(|| seen.clone());
-        }
-        all
+        let may = self.edges.iter().filter(|(edge, _)| !refused.contains(edge));
+        may.map(|(edge, seen)| (edge, seen.counters())).collect()
     }
 
     /// What fed no rule, for a person: `12 flows: direction not known`, most frequent first.
     pub fn unfit_summary(&self) -> Vec<String> {
         let mut by_reason: BTreeMap<Unfit, u64> = BTreeMap::new();
-        for ((reason, _), counters) in &self.unfit {
-            *by_reason.entry(*reason).or_default() += counters.flows;
+        for ((reason, _), left) in &self.unfit {
+            *by_reason.entry(*reason).or_default() += left.sightings.flows();
         }
         let mut rows: Vec<_> = by_reason.into_iter().collect();
         rows.sort_by_key(|(reason, flows)| (std::cmp::Reverse(*flows), *reason));
@@ -172,228 +266,82 @@ impl Ledger {
     }
 }
 
-impl EdgeCounters {
-    /// Another sighting of the same edge: flows add up.
-    fn add(&mut self, more: &Self) {
-        let flows = self.flows + more.flows;
-        self.merge(more);
-        self.flows = flows;
-    }
-
-    /// The same sighting told twice, perhaps more fully: the larger of each.
-    fn merge(&mut self, other: &Self) {
-        self.flows = self.flows.max(other.flows);
-        self.first_seen = self.first_seen.min(other.first_seen);
-        self.last_seen = self.last_seen.max(other.last_seen);
-        self.direction_rule = self.direction_rule.min(other.direction_rule);
-        self.adopted_only &= other.adopted_only;
-        add_samples(&mut self.samples, &other.samples);
-        self.nodes.extend_from_slice(&other.nodes);
-        self.nodes.sort_unstable();
-        self.nodes.dedup();
-    }
-}
-
-impl Unfit {
-    /// Every reason, in order.
-    pub const ALL: [Self; 10] = [
-        Self::DirectionUnknown,
-        Self::HandshakeNotSeen,
-        Self::Denied,
-        Self::StagedDenied,
-        Self::Unattributed,
-        Self::Inexpressible,
-        Self::NoPod,
-        Self::SeenAtServer,
-        Self::DeniedOtherwise,
-        Self::Exempt,
-    ];
-
-    /// Whether a policy said no.
-    pub const fn is_denial(self) -> bool {
-        matches!(self, Self::Denied | Self::StagedDenied)
-    }
-
-    /// A stable name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DirectionUnknown => "direction-unknown",
-            Self::HandshakeNotSeen => "handshake-not-seen",
-            Self::Denied => "denied",
-            Self::StagedDenied => "staged-denied",
-            Self::Unattributed => "unattributed",
-            Self::Inexpressible => "inexpressible",
-            Self::NoPod => "no-pod",
-            Self::SeenAtServer => "seen-at-server",
-            Self::DeniedOtherwise => "denied-otherwise",
-            Self::Exempt => "exempt",
-        }
-    }
-
-    /// What it means, for a person.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::DirectionUnknown => "nobody knows which end opened it",
-            Self::HandshakeNotSeen => "an opening without an answer",
-            Self::Denied => "denied by the policy in force",
-            Self::StagedDenied => "denied by the staged policy",
-            Self::Unattributed => "an end that could not be attributed",
-            Self::Inexpressible => "NetworkPolicy cannot express it",
-            Self::NoPod => "neither end is a pod",
-            Self::SeenAtServer => "the client's view of a flow that is counted at its server",
-            Self::DeniedOtherwise => "denied for a reason other than policy",
-            Self::Exempt => "a pod to itself, or its own node to it, which always passes",
+impl From<EdgeCounters> for Seen {
+    /// Without its flows: who saw them is not said.
+    fn from(seen: EdgeCounters) -> Self {
+        Self {
+            sightings: Sightings::default(),
+            first_seen: seen.first_seen,
+            last_seen: seen.last_seen,
+            samples: seen.samples,
+            direction_rule: seen.direction_rule,
+            adopted_only: seen.adopted_only,
+            nodes: seen.nodes,
         }
     }
 }
 
-/// The edge a row feeds, or why it feeds none. A function of the row alone, so that no order of
-/// rows changes a ledger.
-fn fitness(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
-    if let Some(reason) = denial(record) {
-        return Err((reason, edge_of(record)));
-    }
-    let is_clients_view =
-        record.event.observed_at == ObservedAt::Client && matches!(record.server.entity, Entity::Pod | Entity::Service);
-    match asked_edge(record) {
-        Err((Unfit::Exempt, edge)) => Err((Unfit::Exempt, edge)),
-        _ if is_clients_view => Err((Unfit::SeenAtServer, edge_of(record))),
-        Ok(edge) if !is_answered(record) => Err((Unfit::HandshakeNotSeen, Some(edge))),
-        other => other,
-    }
-}
-
-/// Why a row's flow was denied, in force or staged; `None`: it passed.
-pub fn denial(record: &FlowRecord) -> Option<Unfit> {
-    let event = &record.event;
-    if is_denied(event.verdict) {
-        return Some(if is_policy(&event.reason) { Unfit::Denied } else { Unfit::DeniedOtherwise });
-    }
-    (is_denied(event.staged_verdict) && is_policy(&event.staged_reason)).then_some(Unfit::StagedDenied)
-}
-
-/// The edge about which policies can be asked for this row, whatever became of its flow; or why they
-/// cannot.
-pub fn asked_edge(record: &FlowRecord) -> Result<Edge, (Unfit, Option<Edge>)> {
-    let (event, edge) = (&record.event, edge_of(record));
-    let reason = if is_exempt(record) {
-        Unfit::Exempt
-    } else if [&record.client, &record.server].iter().any(|end| is_unattributed(end)) {
-        Unfit::Unattributed
-    } else if [&record.client, &record.server].iter().all(|end| end.entity != Entity::Pod) {
-        Unfit::NoPod
-    } else if Protocol::from_number(event.key.protocol).is_none() || record.server.entity == Entity::Service {
-        Unfit::Inexpressible
-    } else if event.direction_rule == DirectionRule::Unknown {
-        Unfit::DirectionUnknown
-    } else {
-        return edge.ok_or((Unfit::Unattributed, None));
-    };
-    Err((reason, edge))
-}
-
-const fn is_denied(verdict: FlowVerdict) -> bool {
-    matches!(verdict, FlowVerdict::Deny | FlowVerdict::AuditDeny | FlowVerdict::Revoked)
-}
-
-/// Whether a denial's stable name means that no rule allowed it. A name that is not known is taken
-/// for policy: what it denied then waits for a person.
-fn is_policy(reason: &str) -> bool {
-    const OTHERWISE: [&str; 11] = [
-        "not-ready",
-        "unknown-pod",
-        "spoofed",
-        "not-for-this-pod",
-        "half-open-share-full",
-        "established-share-full",
-        "table-full",
-        "fragment-without-first",
-        "unrelated-icmp-error",
-        "neighbor-rate",
-        "neighbor-forged",
-    ];
-    !OTHERWISE.contains(&reason) && !ParseError::ALL.iter().any(|error| error.name() == reason)
-}
-
-fn is_exempt(record: &FlowRecord) -> bool {
-    let itself = record.client.pod_uid.is_some() && record.client.pod_uid == record.server.pod_uid;
-    itself || matches!(&*record.event.reason, "own-node" | "itself")
-}
-
-fn edge_of(record: &FlowRecord) -> Option<Edge> {
-    let protocol = record.event.key.protocol;
-    let port = if Protocol::from_number(protocol).is_some() { record.server.port } else { 0 };
-    Some(Edge { client: party(&record.client)?, server: party(&record.server)?, protocol, port })
-}
-
-fn party(end: &End) -> Option<Party> {
-    match end.entity {
-        Entity::Pod => end.workload.clone().map(Party::Workload),
-        Entity::Node => Some(Party::Node(end.ip)),
-        Entity::Outside => Some(Party::Outside(end.ip)),
-        Entity::Service | Entity::Unknown => None,
-    }
-}
-
-fn is_unattributed(end: &End) -> bool {
-    end.entity == Entity::Unknown || (end.entity == Entity::Pod && end.workload.is_none())
-}
-
-/// TCP needs its handshake; a connection older than its observer needs packets both ways, as does
-/// SCTP. UDP has no openings: a datagram whose direction is known is one.
-pub fn is_answered(record: &FlowRecord) -> bool {
-    let event = &record.event;
-    match Protocol::from_number(event.key.protocol) {
-        Some(Protocol::Tcp) if is_opening_seen(event) => {
-            event.tcp_flags_to_client & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
+impl Seen {
+    /// All of it in one.
+    pub fn counters(&self) -> EdgeCounters {
+        EdgeCounters {
+            flows: self.sightings.flows(),
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            samples: self.samples.clone(),
+            direction_rule: self.direction_rule,
+            adopted_only: self.adopted_only,
+            nodes: self.nodes.clone(),
         }
-        Some(Protocol::Tcp | Protocol::Sctp) => event.packets_to_server > 0 && event.packets_to_client > 0,
-        _ => true,
+    }
+
+    /// Everything but the flows: the wider, the surer, both.
+    fn join(&mut self, more: &EdgeCounters) {
+        self.first_seen = self.first_seen.min(more.first_seen);
+        self.last_seen = self.last_seen.max(more.last_seen);
+        self.direction_rule = self.direction_rule.min(more.direction_rule);
+        self.adopted_only &= more.adopted_only;
+        add_samples(&mut self.samples, &more.samples);
+        for node in &more.nodes {
+            if let Err(place) = self.nodes.binary_search(node) {
+                self.nodes.insert(place, node.clone());
+            }
+        }
     }
 }
 
-/// TCP flags are those of the flow's whole life so far, so all slices agree once the SYN was seen.
-fn is_opening_seen(event: &FlowEvent) -> bool {
-    event.key.protocol == flow::TCP && event.tcp_flags_to_server & tcp::SYN != 0
-}
-
-/// Each unfit flow is counted once: with its first slice, or, while the answer to its opening may
-/// still come, with its last.
-fn counts_as_unfit(reason: Unfit, record: &FlowRecord) -> bool {
-    match reason {
-        Unfit::HandshakeNotSeen if is_opening_seen(&record.event) => record.event.end_reason != EndReason::Active,
-        // A connection may be revoked late in its life: each slice that says so counts.
-        Unfit::Denied | Unfit::StagedDenied | Unfit::DeniedOtherwise => true,
-        _ => is_first_slice(record),
+impl Watched {
+    /// An instance has one node; were there two, the first by name, in whatever order they came.
+    fn join(&mut self, node: &Arc<str>, from: UnixNanos, until: UnixNanos) {
+        if *node < self.node {
+            self.node = node.clone();
+        }
+        self.from = self.from.min(from);
+        self.until = self.until.max(until);
     }
 }
 
-/// Whether a row is its flow's first: each flow is counted with it.
-pub fn is_first_slice(record: &FlowRecord) -> bool {
-    record.event.start <= record.event.flow_start
-}
-
-fn counters(record: &FlowRecord) -> EdgeCounters {
+fn counters(record: &FlowRecord, facts: &Facts<'_>) -> EdgeCounters {
     EdgeCounters {
-        flows: u64::from(is_first_slice(record)),
+        flows: u64::from(facts.is_first_slice),
         first_seen: record.event.start,
         last_seen: record.event.end.max(record.event.start),
         samples: vec![record.flow_id.clone()],
         direction_rule: record.event.direction_rule,
-        adopted_only: record.event.adopted
-            || (record.event.key.protocol == flow::TCP && !is_opening_seen(&record.event)),
+        adopted_only: facts.is_older_than_its_observer(),
         nodes: vec![record.node.clone()],
     }
 }
 
-fn slice_of(at: UnixNanos) -> UnixNanos {
-    at.div_euclid(SLICE).saturating_mul(SLICE)
-}
-
 /// The smallest few ids of both.
 fn add_samples(samples: &mut Vec<String>, more: &[String]) {
-    samples.extend_from_slice(more);
-    samples.sort_unstable();
-    samples.dedup();
-    samples.truncate(SAMPLES);
+    for id in more {
+        if samples.len() >= SAMPLES && samples.last().is_some_and(|last| id >= last) {
+            continue;
+        }
+        if let Err(place) = samples.binary_search(id) {
+            samples.insert(place, id.clone());
+            samples.truncate(SAMPLES);
+        }
+    }
 }

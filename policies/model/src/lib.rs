@@ -13,6 +13,7 @@ pub mod policy;
 pub mod ports;
 pub mod record;
 pub mod reference;
+pub mod routes;
 mod services;
 mod stand_ins;
 pub mod tenure;

@@ -241,7 +241,7 @@ pub struct FlowRecord {
 }
 
 /// Something that was lost or not watched: silence here is not peace.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gap {
     /// From when.
     pub start: UnixNanos,

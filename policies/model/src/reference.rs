@@ -121,7 +121,7 @@ enum Way {
 }
 
 impl Way {
-    fn rules(self, policy: &NetworkPolicy) -> Option<&[Rule]> {
+    fn rules<'p>(self, policy: &'p NetworkPolicy) -> Option<&'p [Rule]> {
         match self {
             Self::Ingress => policy.ingress.as_deref(),
             Self::Egress => policy.egress.as_deref(),
@@ -193,14 +193,26 @@ impl<'a> Reference<'a> {
 
     /// [`Reference::ports`] between subjects.
     pub fn ports_between(from: &Subject<'_>, to: &Subject<'_>, protocol: Protocol) -> Ports {
+        let [ports] = Self::all_ports_between(from, to, [protocol]);
+        ports
+    }
+
+    /// The same of several protocols: who is whose peer is looked at once.
+    pub fn all_ports_between<const N: usize>(
+        from: &Subject<'_>,
+        to: &Subject<'_>,
+        protocols: [Protocol; N],
+    ) -> [Ports; N] {
         if is_exempt(from, to) {
-            return vec![ALL_PORTS];
+            return protocols.map(|_| vec![ALL_PORTS]);
         }
-        let egress = open_ports(Way::Egress, from, to, to, protocol);
-        if egress.is_empty() {
-            return egress;
+        let egress = rules_for(Way::Egress, from, to);
+        if egress.as_ref().is_some_and(Vec::is_empty) {
+            return protocols.map(|_| Ports::new());
         }
-        intersection(&egress, &open_ports(Way::Ingress, to, from, to, protocol))
+        let ingress = rules_for(Way::Ingress, to, from);
+        let open = |rules: &Option<Vec<&Rule>>, protocol| open_ports(rules.as_deref(), to, protocol);
+        protocols.map(|protocol| intersection(&open(&egress, protocol), &open(&ingress, protocol)))
     }
 }
 
@@ -233,17 +245,22 @@ fn judge(way: Way, own: &Subject<'_>, peer: &Subject<'_>, ports_allow: impl Fn(&
     }
 }
 
-fn open_ports(way: Way, own: &Subject<'_>, peer: &Subject<'_>, to: &Subject<'_>, protocol: Protocol) -> Ports {
-    let mut isolated = false;
-    let mut open = Vec::new();
-    for policy in &own.selected_by {
+/// The rules that name a peer; `None`: it is not isolated.
+fn rules_for<'s>(way: Way, own: &Subject<'s>, peer: &Subject<'_>) -> Option<Vec<&'s Rule>> {
+    let mut found = None;
+    for policy in own.selected_by.iter().copied() {
         let Some(rules) = way.rules(policy) else { continue };
-        isolated = true;
-        for rule in rules.iter().filter(|rule| allows_peer(rule, policy, peer)) {
-            add_ports(&mut open, rule, to, protocol);
-        }
+        let all: &mut Vec<&'s Rule> = found.get_or_insert_default();
+        all.extend(rules.iter().filter(|rule| allows_peer(rule, policy, peer)));
     }
-    if isolated { union(open) } else { vec![ALL_PORTS] }
+    found
+}
+
+fn open_ports(rules: Option<&[&Rule]>, to: &Subject<'_>, protocol: Protocol) -> Ports {
+    let Some(rules) = rules else { return vec![ALL_PORTS] };
+    let mut open = Vec::new();
+    rules.iter().for_each(|rule| add_ports(&mut open, rule, to, protocol));
+    union(open)
 }
 
 fn allows_peer(rule: &Rule, policy: &NetworkPolicy, peer: &Subject<'_>) -> bool {
@@ -252,12 +269,13 @@ fn allows_peer(rule: &Rule, policy: &NetworkPolicy, peer: &Subject<'_>) -> bool 
 
 fn is_peer(peer: &Peer, policy: &NetworkPolicy, subject: &Subject<'_>) -> bool {
     match peer {
+        // The pod first: its labels tell more peers apart than a namespace's.
         Peer::Pods { namespaces, pods } => subject.pod().is_some_and(|pod| {
-            let in_namespace = match namespaces {
-                None => pod.namespace == policy.namespace,
-                Some(selector) => selector.matches(&subject.namespace_labels),
-            };
-            in_namespace && pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+            pods.as_ref().is_none_or(|selector| selector.matches(&pod.labels))
+                && match namespaces {
+                    None => pod.namespace == policy.namespace,
+                    Some(selector) => selector.matches(&subject.namespace_labels),
+                }
         }),
         Peer::Block { cidr, except } => {
             subject.ip().is_some_and(|ip| cidr.contains(&ip) && !except.iter().any(|hole| hole.contains(&ip)))

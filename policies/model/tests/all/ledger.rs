@@ -3,8 +3,8 @@
 use flow::{FlowKey, tcp};
 use model::{
     cluster::WorkloadKey,
-    ledger::{Edge, Ledger, Party, SLICE, Unfit},
-    record::{DirectionRule, End, EndReason, Entity, FlowEvent, FlowRecord, FlowSource, FlowVerdict, ObservedAt},
+    ledger::{self, Edge, Facts, Ledger, LinesError, Party, Row, SLICE, Tally, Unfit},
+    record::{DirectionRule, End, EndReason, Entity, FlowEvent, FlowRecord, FlowSource, FlowVerdict, Gap, ObservedAt},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::{net::IpAddr, sync::Arc};
@@ -91,10 +91,11 @@ fn unfit(change: impl FnOnce(&mut FlowRecord)) -> Option<Unfit> {
 #[test]
 fn a_connection_seen_whole_feeds_its_edge() {
     let ledger = ledger_of(&[flow()]);
-    let ((by, slice, edge), seen) = ledger.edges.first_key_value().expect("an edge");
-    assert_eq!((&**by, *slice, edge.protocol, edge.port), ("n1@0", 0, flow::TCP, 80));
+    let (edge, seen) = ledger.edges.first_key_value().expect("an edge");
+    let cells: Vec<_> = seen.sightings.cells().map(|(by, hour, flows)| (&**by, hour, flows)).collect();
+    assert_eq!((&cells[..], edge.protocol, edge.port), (&[("n1@0", 0, 1)][..], flow::TCP, 80));
     assert!(matches!(&edge.client, Party::Workload(w) if w.name == "web"));
-    assert_eq!((seen.flows, seen.first_seen, seen.last_seen), (1, 5, 9));
+    assert_eq!((seen.first_seen, seen.last_seen), (5, 9));
     assert_eq!((seen.samples.as_slice(), seen.adopted_only), (&["f1".to_owned()][..], false));
 }
 
@@ -194,8 +195,9 @@ fn slices_of_a_flow_count_as_one() {
     let mut within = flow();
     (within.event.start, within.event.end) = (10, 20);
     let ledger = ledger_of(&[flow(), within, later]);
-    let flows: Vec<_> = ledger.edges.iter().map(|((_, slice, _), seen)| (*slice, seen.flows, seen.last_seen)).collect();
-    assert_eq!(flows, [(0, 1, 20), (SLICE, 0, SLICE + 2)]);
+    let seen = ledger.edges.values().next().expect("an edge");
+    let flows: Vec<_> = seen.sightings.cells().map(|(_, hour, flows)| (hour, flows)).collect();
+    assert_eq!((&flows[..], seen.last_seen), (&[(0, 1), (1, 0)][..], SLICE + 2));
     assert_eq!(ledger.learned().values().map(|seen| seen.flows).sum::<u64>(), 1);
 }
 
@@ -211,7 +213,7 @@ fn a_handshake_may_come_in_a_later_slice() {
     let mut never = opening.clone();
     (never.event.start, never.event.end_reason) = (7, EndReason::Idle);
     let ledger = ledger_of(&[opening, never]);
-    assert_eq!(ledger.unfit.values().map(|c| c.flows).collect::<Vec<_>>(), [1]);
+    assert_eq!(ledger.unfit.values().map(|left| left.sightings.flows()).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -244,6 +246,29 @@ fn the_summary_is_by_reason_most_frequent_first() {
         ledger_of(&[ping.clone(), unknown, ping, flow()]).unfit_summary(),
         ["2 flows: NetworkPolicy cannot express it", "1 flow: nobody knows which end opened it"]
     );
+}
+
+#[test]
+fn what_two_observers_left_out_adds_up() {
+    let mut unknown = flow();
+    unknown.event.direction_rule = DirectionRule::Unknown;
+    let mut all = Ledger::default();
+    for instance in ["n1@0", "n2@0"] {
+        let mut ledger = Ledger::default();
+        (0..5).for_each(|_| ledger.add(&instance.into(), &unknown));
+        all.merge(ledger.clone());
+        all.merge(ledger);
+    }
+    assert_eq!(all.unfit_summary(), ["10 flows: nobody knows which end opened it"]);
+}
+
+#[test]
+fn a_flow_with_one_known_end_is_counted_for_it() {
+    let mut half = flow();
+    half.server = not_a_pod(Entity::Unknown);
+    let ledger = ledger_of(&[half.clone(), half, flow()]);
+    let half: Vec<_> = ledger.half_known.iter().map(|(key, seen)| (key.name.as_str(), seen.flows())).collect();
+    assert_eq!(half, [("web", 2)]);
 }
 
 fn record() -> impl Strategy<Value = FlowRecord> {
@@ -283,13 +308,46 @@ fn ledger() -> impl Strategy<Value = Ledger> {
     (select(vec!["n1@0", "n1@9", "n2@0"]), vec(record(), 0..12)).prop_map(|(instance, records)| {
         let mut ledger = Ledger::default();
         records.iter().for_each(|record| ledger.add(&instance.into(), record));
+        let gap = |r: &FlowRecord| Gap {
+            start: r.event.start,
+            end: r.event.end,
+            node: r.node.clone(),
+            reason: "x".into(),
+            lost: 1,
+        };
+        ledger.gaps.extend(records.iter().take(1).map(gap));
         ledger
     })
 }
 
+fn lines(ledger: &Ledger) -> Vec<u8> {
+    let mut text = Vec::new();
+    ledger.write_lines(&mut text).unwrap();
+    text
+}
+
+fn read(mut text: &[u8]) -> Result<Ledger, LinesError> {
+    Ledger::read_lines(&mut text)
+}
+
+#[test]
+fn what_is_no_ledger_says_why() {
+    for (text, why) in [
+        ("", "line 1: the ledger ends here without its end"),
+        ("{\"ledger\":{\"version\":2}}\n", "line 1: a ledger of version 2; this podfence reads version 1"),
+        ("{\"end\":{\"lines\":0}}\n", "line 1: a ledger begins with its version"),
+        ("{\"ledger\":{\"version\":1}}\n{\"half_known\":[3,[]]}\n", "line 2: party 3 is not known yet"),
+        ("{\"ledger\":{\"version\":1}}\n{\"end\":{\"lines\":7}}\n", "line 2: 1 lines came before, 7 were written"),
+        ("{\"ledger\":{\"version\":1}}\n{\"party\":[\"moon\"]}\n", "line 2: [\"moon\"] is no party"),
+    ] {
+        let told = read(text.as_bytes()).unwrap_err().to_string();
+        assert!(told.starts_with(why), "{told}");
+    }
+}
+
 fn merged(ledgers: &[&Ledger]) -> Ledger {
     let mut all = Ledger::default();
-    ledgers.iter().for_each(|ledger| all.merge(ledger));
+    ledgers.iter().for_each(|ledger| all.merge((*ledger).clone()));
     all
 }
 
@@ -302,6 +360,44 @@ proptest! {
         prop_assert_eq!(&merged(&[&merged(&[&a, &b]), &c]), &all);
         prop_assert_eq!(&merged(&[&a, &b, &a, &c, &c, &b]), &all);
         prop_assert_eq!(&merged(&[&all, &b]), &all);
+    }
+
+    #[test]
+    fn a_ledger_comes_back_from_its_lines(a in ledger(), b in ledger()) {
+        let all = merged(&[&a, &b]);
+        prop_assert_eq!(&read(&lines(&all)).unwrap(), &all);
+    }
+
+    #[test]
+    fn a_ledger_cut_short_or_damaged_is_an_error_that_says_where(a in ledger(), cut in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let text = lines(&a);
+        let cut = cut.index(text.len() - 1);
+        let told = read(&text[..cut]).unwrap_err().to_string();
+        prop_assert!(told.contains("line "), "{}", told);
+        let mut damaged = text.clone();
+        damaged[cut] = byte;
+        drop(read(&damaged));
+    }
+
+    #[test]
+    fn a_tally_counts_as_a_ledger_does(records in vec(record(), 0..40)) {
+        let (mut ledger, mut tally) = (Ledger::default(), Tally::default());
+        for record in &records {
+            ledger.add(&record.node, record);
+            let mut number = |end: &End| ledger::party(end).map(|party| tally.party(party));
+            let (client, server) = (number(&record.client), number(&record.server));
+            tally.add(&Row {
+                facts: Facts::of(record),
+                client,
+                server,
+                port: record.server.port,
+                start: record.event.start,
+                end: record.event.end,
+                flow_id: &record.flow_id,
+                node: &record.node,
+            });
+        }
+        prop_assert_eq!(tally.finish(), ledger);
     }
 
     #[test]

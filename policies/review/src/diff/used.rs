@@ -82,15 +82,15 @@ impl Diff {
 
 fn edges(ledger: &Ledger) -> Edges<'_> {
     let mut all = Edges::new();
-    for ((_, _, edge), seen) in &ledger.edges {
+    for (edge, seen) in &ledger.edges {
         let counted = entry(&mut all, edge);
-        counted.flows += seen.flows;
+        counted.flows += seen.sightings.flows();
         counted.last_seen = counted.last_seen.max(Some(seen.last_seen));
     }
-    for ((reason, edge), seen) in &ledger.unfit {
+    for ((reason, edge), left) in &ledger.unfit {
         let Some(edge) = edge else { continue };
         if reason.is_denial() || *reason == Unfit::HandshakeNotSeen {
-            entry(&mut all, edge).attempts += seen.flows;
+            entry(&mut all, edge).attempts += left.sightings.flows();
         }
     }
     all

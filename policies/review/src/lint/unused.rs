@@ -29,16 +29,16 @@ impl Observed {
     /// direction too.
     pub fn of(ledger: &Ledger) -> Self {
         let mut observed = Self::default();
-        for ((_, _, edge), seen) in &ledger.edges {
+        for (edge, seen) in &ledger.edges {
             observed.edges.insert(edge.clone());
-            observed.flows += seen.flows;
+            observed.flows += seen.sightings.flows();
             let (first, last) = observed.window.unwrap_or((seen.first_seen, seen.last_seen));
             observed.window = Some((first.min(seen.first_seen), last.max(seen.last_seen)));
         }
-        for ((reason, edge), seen) in &ledger.unfit {
+        for ((reason, edge), left) in &ledger.unfit {
             if let Some(edge) = edge.as_ref().filter(|_| !reason.is_denial()) {
                 observed.edges.insert(edge.clone());
-                observed.flows += seen.flows;
+                observed.flows += left.sightings.flows();
             }
         }
         observed

@@ -113,7 +113,7 @@ fn seen(ledger: &mut Ledger, client: Party, port: u16, flows: u64, second: i64) 
         adopted_only: false,
         nodes: Vec::new(),
     };
-    ledger.edges.insert(("node".into(), second, Edge { client, server, protocol: 6, port }), counters);
+    ledger.see(&"node".into(), Edge { client, server, protocol: 6, port }, counters);
 }
 
 /// Used by a pod and by addresses, and by some for which nothing changes.

@@ -45,6 +45,7 @@ impl Schema {
 
 static DOCUMENTS: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
     let texts = [
+        ("certificate.schema.json", include_str!("../../../../generator/schemas/certificate.schema.json")),
         ("diff.schema.json", include_str!("../../schemas/diff.schema.json")),
         ("lint.schema.json", include_str!("../../schemas/lint.schema.json")),
         ("reach.schema.json", include_str!("../../schemas/reach.schema.json")),
@@ -188,6 +189,7 @@ fn is_a(value: &Value, name: &str) -> bool {
         "boolean" => value.is_boolean(),
         "integer" => value.is_i64() || value.is_u64(),
         "null" => value.is_null(),
+        "number" => value.is_number(),
         other => panic!("type {other} is not known here"),
     }
 }

@@ -75,7 +75,7 @@ fn row(record: &FlowRecord) -> String {
     let mut alone = Ledger::default();
     alone.add(&record.node, record);
     let teaches = match alone.edges.keys().next() {
-        Some((_, _, edge)) => format!("teaches {}", naming::edge(edge)),
+        Some(edge) => format!("teaches {}", naming::edge(edge)),
         None => format!("teaches nothing: {}", alone.unfit_summary().join("; ")),
     };
     let service = record.service.as_deref().map_or(String::new(), |service| format!(", through Service {service}"));

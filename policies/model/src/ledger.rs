@@ -10,7 +10,7 @@ mod tally;
 
 pub use fitness::{Facts, Unfit, asked_edge, denial, is_answered, is_first_slice, party};
 pub use lines::LinesError;
-pub use sightings::{Hour, Sightings, hour_of};
+pub use sightings::{Hour, Hours, Sightings, hour_of};
 pub use tally::{PartyId, Row, Tally};
 
 use crate::{

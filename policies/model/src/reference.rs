@@ -121,7 +121,7 @@ enum Way {
 }
 
 impl Way {
-    fn rules<'p>(self, policy: &'p NetworkPolicy) -> Option<&'p [Rule]> {
+    fn rules(self, policy: &NetworkPolicy) -> Option<&[Rule]> {
         match self {
             Self::Ingress => policy.ingress.as_deref(),
             Self::Egress => policy.egress.as_deref(),

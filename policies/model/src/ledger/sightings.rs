@@ -19,9 +19,12 @@ pub fn hour_of(at: UnixNanos) -> Hour {
     Hour::try_from(at.div_euclid(SLICE)).unwrap_or(if at < 0 { Hour::MIN } else { Hour::MAX })
 }
 
+/// One observer instance's hours, in order, with flows.
+pub type Hours = (Arc<str>, Vec<(Hour, u32)>);
+
 /// Flows by observer instance and hour. An hour may have none: what was seen in it had begun before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sightings(Vec<(Arc<str>, Vec<(Hour, u32)>)>);
+pub struct Sightings(Vec<Hours>);
 
 impl Sightings {
     /// Of instances with their hours, each in order.
@@ -86,7 +89,7 @@ impl Sightings {
     }
 
     /// By observer instance: hours in order, with flows.
-    pub fn by_instance(&self) -> &[(Arc<str>, Vec<(Hour, u32)>)] {
+    pub fn by_instance(&self) -> &[Hours] {
         &self.0
     }
 

@@ -173,11 +173,11 @@ impl Sums {
             self.nodes.insert(place, row.node.clone());
         }
         // Nearly every id is larger than the few that are kept.
-        if self.samples.len() < SAMPLES || self.samples.last().is_some_and(|last| row.flow_id < &**last) {
-            if let Err(place) = self.samples.binary_search_by(|id| (**id).cmp(row.flow_id)) {
-                self.samples.insert(place, row.flow_id.into());
-                self.samples.truncate(SAMPLES);
-            }
+        if (self.samples.len() < SAMPLES || self.samples.last().is_some_and(|last| row.flow_id < &**last))
+            && let Err(place) = self.samples.binary_search_by(|id| (**id).cmp(row.flow_id))
+        {
+            self.samples.insert(place, row.flow_id.into());
+            self.samples.truncate(SAMPLES);
         }
     }
 

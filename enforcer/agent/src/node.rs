@@ -1,5 +1,6 @@
 //! The loop of one node, in the node's network namespace.
 
+mod own;
 pub(crate) mod reporting;
 mod standing;
 
@@ -15,7 +16,7 @@ use crate::{
 };
 use compile::{Compiler, RuleTable};
 use datapath::{
-    Ahead, Bindings, Changed, Counted, Datapath, LinkChanges, Published, SweptEntry, Turn, UnknownPod, Word, bind,
+    Ahead, Bindings, Changed, Counted, Datapath, Notices, Published, SweptEntry, Turn, UnknownPod, Word, bind,
     discover, monotonic_coarse, return_free_memory,
 };
 use flowlog::Writer;
@@ -27,6 +28,7 @@ use model::{
     view::AddressView,
 };
 use observer::{Observer, Wait};
+use own::Own;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
@@ -90,7 +92,8 @@ pub(crate) struct Node {
     table: RuleTable,
     observer: Observer,
     teller: Teller,
-    links: LinkChanges,
+    links: Notices,
+    own: Own,
     /// Links changed, and nobody has looked which pods they lead to yet.
     moved: Changed,
     looked: Instant,
@@ -131,7 +134,8 @@ impl Node {
             keeper: Keeper::open(&options),
             observer: Observer::new(writer, view, &options.node, &instance).that_waits(PATIENCE),
             teller: Teller::new(clock_zero),
-            links: LinkChanges::listen()?,
+            links: Notices::of_links()?,
+            own: Own::listen()?,
             table: RuleTable::default(),
             moved: Changed::No,
             looked: Instant::now(),
@@ -227,6 +231,7 @@ impl Node {
         }
         self.read_events()?;
         self.sweep(Duration::ZERO)?;
+        let own = Own::tell(&mut cluster, &self.options.node)?;
         let keeping = self.keeper.keep(&mut cluster);
         let held = self.held_back();
         self.compiler.hold(held);
@@ -248,6 +253,7 @@ impl Node {
             self.answers = begun..monotonic_coarse() + ANSWERS_MAY_COME;
         }
         self.keeper.done(keeping);
+        self.own.done(own);
         // A refusal may be left to hooks that came just now, and to none that could not be attached.
         let failed: BTreeSet<u32> = published.not_attached.iter().map(|(ifindex, _)| *ifindex).collect();
         let stand = |uid: &Arc<str>| !bindings.bound.get(uid).is_some_and(|link| failed.contains(&link.ifindex));
@@ -593,12 +599,16 @@ impl Node {
         // link its peer's link-local address, without which neighbour discovery from it looks forged.
         let incomplete = !self.bindings.pods_without_link.is_empty()
             || self.bindings.bound.values().any(|link| link.link_local == flow::Address::default());
+        if self.own.changed()? == Changed::Yes {
+            self.moved = Changed::Yes;
+        }
         let moved = std::mem::replace(&mut self.moved, Changed::No);
         if (incomplete || moved == Changed::Yes || self.keeper.is_due())
             && let Some(mut cluster) = self.cluster.take()
         {
             let kept = cluster.clone();
             self.keeper.given(&mut cluster);
+            self.own.given(&mut cluster, &self.options.node);
             if let Err(error) = self.update(cluster) {
                 self.cluster = Some(kept);
                 return Err(error);

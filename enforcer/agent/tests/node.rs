@@ -9,6 +9,7 @@ mod foreign;
 mod halves;
 mod links;
 mod path_mtu;
+mod probes;
 mod restart;
 mod sizes;
 mod upgrade;

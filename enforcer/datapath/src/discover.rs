@@ -5,11 +5,14 @@
 //! a binding needs an address of the pod's status, on the peer interface itself, and, where the node
 //! routes that address to a link of its own, the route must lead to this link.
 
-use crate::{Error, netlink::Route};
+use crate::{
+    Error,
+    addresses::{self, Namespace},
+    netlink::Route,
+};
 use flow::Address;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
@@ -132,8 +135,9 @@ pub fn discover(ignored: &Ignored) -> Result<Found, Error> {
     let namespaces: BTreeSet<i32> = found.links.values().map(|link| link.netns_id).collect();
     for netns_id in namespaces {
         // A namespace that goes at this moment answers with an error: its links go too.
-        let Ok(addresses) = addresses(&mut route, netns_id) else { continue };
+        let Ok(addresses) = addresses::of(&mut route, Namespace::Of(netns_id)) else { continue };
         for (ifindex, address) in addresses {
+            let address = Address::from(address);
             let led_to = |link: &&mut Link| link.netns_id == netns_id && link.peer_ifindex == ifindex;
             for link in found.links.values_mut().filter(led_to) {
                 if address.is_v6_link_local() {
@@ -218,33 +222,6 @@ fn xdp_program(attributes: &[LinkXdp]) -> Option<u32> {
         _ => None,
     };
     attributes.iter().find_map(id).filter(|id| *id != 0)
-}
-
-/// (interface index, address) of a namespace.
-fn addresses(route: &mut Route, netns_id: i32) -> Result<Vec<(u32, Address)>, Error> {
-    let mut request = AddressMessage::default();
-    request.header.family = AddressFamily::Unspec;
-    request.attributes.push(AddressAttribute::TargetNetNsId(netns_id));
-    let answers = route.dump("list a pod's addresses", &RouteNetlinkMessage::GetAddress(request))?;
-    let mut addresses = Vec::new();
-    for answer in answers {
-        let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
-        // Where the kernel did not honour the request, the answer is about another namespace.
-        if !message.attributes.contains(&AddressAttribute::TargetNetNsId(netns_id)) {
-            continue;
-        }
-        // Of a point-to-point address, the local one is the interface's own.
-        let local =
-            message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
-        let plain = message
-            .attributes
-            .iter()
-            .find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
-        if let Some(ip) = local.or(plain) {
-            addresses.push((message.header.index, Address::from(ip)));
-        }
-    }
-    Ok(addresses)
 }
 
 /// The node's routes to single addresses, in its main table; and the interfaces of its default routes.

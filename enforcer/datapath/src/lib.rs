@@ -3,6 +3,7 @@
 //!
 //! `unsafe` stands in [`system`] alone: one mapping, and the system calls that no library offers.
 
+mod addresses;
 mod ahead;
 mod attach;
 mod connections;
@@ -22,6 +23,7 @@ mod system;
 mod tables;
 mod taken_away;
 
+pub use addresses::own_addresses;
 pub use ahead::{Ahead, Overtaker};
 pub use attach::{Attachment, Hooks};
 pub use connections::{Counted, Ended, Sweep, SweptEntry, Why};
@@ -31,7 +33,7 @@ pub use events::{Counter, Counters};
 pub use fill::TableSize;
 pub use kept::{Turn, Word};
 pub use load::{Datapath, Options, TestInput, UnknownPod};
-pub use netlink::{Changed, LinkChanges};
+pub use netlink::{Changed, Notices};
 pub use system::{ForeignHook, attach_foreign, monotonic_coarse, open_tap, return_free_memory};
 pub use tables::{Place, Published, Publishing, Tables};
 pub use taken_away::{LinkTaken, TakenAway, take_away, would_take_away};

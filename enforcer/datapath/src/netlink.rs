@@ -6,8 +6,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 
-/// rtnetlink's group of link changes (RTNLGRP_LINK).
+/// rtnetlink's groups of changes (`enum rtnetlink_groups`): of links, and of addresses of either family.
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+
+const LISTEN: &str = "listen to netlink's notices";
 
 /// A socket that asks for dumps.
 pub(crate) struct Route {
@@ -103,22 +107,33 @@ impl Route {
     }
 }
 
-/// Tells when a link came, went or changed, so that nobody has to look in vain.
-pub struct LinkChanges {
+/// Tells when something came, went or changed, so that nobody has to look in vain.
+pub struct Notices {
     socket: Socket,
 }
 
-impl LinkChanges {
-    /// Listens from now on, in the caller's network namespace.
-    pub fn listen() -> Result<Self, Error> {
+impl Notices {
+    /// Listens from now on to changes of links, in the caller's network namespace.
+    pub fn of_links() -> Result<Self, Error> {
+        Self::listen(&[RTNLGRP_LINK])
+    }
+
+    /// Listens from now on to changes of addresses of the caller's network namespace.
+    pub fn of_addresses() -> Result<Self, Error> {
+        Self::listen(&[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])
+    }
+
+    fn listen(groups: &[u32]) -> Result<Self, Error> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("open a netlink socket"))?;
         socket.bind_auto().map_err(failed("bind a netlink socket"))?;
-        socket.add_membership(RTNLGRP_LINK).map_err(failed("listen to link changes"))?;
-        socket.set_non_blocking(true).map_err(failed("listen to link changes"))?;
+        for group in groups {
+            socket.add_membership(*group).map_err(failed(LISTEN))?;
+        }
+        socket.set_non_blocking(true).map_err(failed(LISTEN))?;
         Ok(Self { socket })
     }
 
-    /// Whether any link changed since the last time. A queue that overflowed means yes.
+    /// Whether anything changed since the last time. A queue that overflowed means yes.
     pub fn any(&self) -> Result<Changed, Error> {
         let mut changed = Changed::No;
         let mut buffer = Vec::with_capacity(16_384);
@@ -128,17 +143,17 @@ impl LinkChanges {
                 Ok(_) => changed = Changed::Yes,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => changed = Changed::Yes,
-                Err(e) => return Err(failed("listen to link changes")(e)),
+                Err(e) => return Err(failed(LISTEN)(e)),
             }
         }
     }
 }
 
-/// Whether links changed.
+/// Whether something changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// Nothing since the last time.
     No,
-    /// Some link came, went or changed.
+    /// Something came, went or changed.
     Yes,
 }

@@ -9,7 +9,6 @@ mod detach;
 mod diff;
 mod ending;
 mod enforce;
-mod escape;
 mod files;
 mod flows;
 mod generate;
@@ -36,6 +35,7 @@ mod why;
 mod why_kernel;
 
 use clap::Parser as _;
+use model::escape;
 use std::process::ExitCode;
 
 /// The verb by which a lab starts its pods; not for people, so that neither help nor completion has it.

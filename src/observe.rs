@@ -7,6 +7,7 @@ use crate::{
     output::{self, Table},
     typed, when,
 };
+use daemon::CLUSTER;
 use flowlog::Writer;
 use jiff::Timestamp;
 use miette::Result;
@@ -14,16 +15,13 @@ use model::view::AddressView;
 use observer::{MeterOptions, Observer, Summary};
 use std::{collections::BTreeMap, io::Write as _, path::Path};
 
-/// The cluster's name in the log's folders.
-const CLUSTER: &str = "default";
-
 pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
     let imports = typed.import.iter().map(|import| import_file(import)).collect::<Result<Vec<_>, _>>()?;
     let view = match &typed.cluster {
         Some(path) => AddressView::new(&cluster::read(path)?),
         None => AddressView::default(),
     };
-    let node = typed.node.clone().unwrap_or_else(this_machine);
+    let node = typed.node.clone().unwrap_or_else(daemon::this_machine);
     let now = when::nanos(Timestamp::now());
     let open = Writer::open(&typed.log, CLUSTER, &node, flowlog::Options::default(), now);
     let writer = open.map_err(|why| Failure::whole(&why))?;
@@ -39,15 +37,6 @@ pub(crate) fn run(typed: &typed::Observe) -> Result<Ending> {
     let (_, counts) = closed?;
     show(&summaries, &unknown, counts.lost).map_err(output::failed)?;
     Ok(Ending::Done)
-}
-
-/// What this machine calls itself.
-pub(crate) fn this_machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
-    }
 }
 
 fn live(interface: &str, observer: &mut Observer) -> Result<Vec<(String, Summary)>, Failure> {

@@ -8,8 +8,7 @@ use serde::de::DeserializeOwned;
 use std::{io, path::Path, time::Duration};
 use tokio::net::UnixStream;
 
-/// Where an agent serves its status unless it was told otherwise.
-pub(crate) const DEFAULT: &str = "/run/podfence/agent.sock";
+pub(crate) use daemon::DEFAULT_SOCKET as DEFAULT;
 
 /// An answer that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);

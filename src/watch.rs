@@ -2,6 +2,7 @@
 
 use crate::{ending::Failure, when};
 use agent::{Agent, Stopped, Update};
+use daemon::CLUSTER;
 use flowlog::Writer;
 use jiff::Timestamp;
 use lab::Lab;
@@ -13,9 +14,6 @@ use std::{
     path::Path,
     sync::{Mutex, PoisonError},
 };
-
-/// The cluster's name in the log's folders.
-pub(crate) const CLUSTER: &str = "default";
 
 /// What the operator has applied.
 #[derive(Clone, Debug, Default)]

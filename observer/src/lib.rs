@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod attribute;
+#[cfg(feature = "capture")]
 mod capture;
 mod error;
 mod fragments;
@@ -24,6 +25,7 @@ mod summary;
 mod waiting;
 
 pub use attribute::{attribute, flow_id};
+#[cfg(feature = "capture")]
 pub use capture::{observe_file, observe_interface};
 pub use error::Error;
 pub use import::{Imported, each_event, observe_import};

@@ -79,7 +79,7 @@ impl Observer {
 
     /// Hears what a DNS server told a client, the payload of one UDP packet: flows that the client begins to an
     /// address in it, soon enough, carry the name.
-    pub(crate) fn hear_dns(&mut self, at: UnixNanos, client: IpAddr, message: &[u8]) {
+    pub fn hear_dns(&mut self, at: UnixNanos, client: IpAddr, message: &[u8]) {
         self.names.hear(at, client.to_canonical(), message);
     }
 

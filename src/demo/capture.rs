@@ -8,9 +8,9 @@ use crate::{
     ending::Failure,
     escape, files, learned, output,
     scenarios::{self, Recording},
-    watch::CLUSTER,
     when,
 };
+use daemon::CLUSTER;
 use flowlog::Writer;
 use jiff::Timestamp;
 use lab::{ExpectedEdge, Family, Party, Scenario, traffic::Expect};

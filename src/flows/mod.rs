@@ -219,10 +219,5 @@ fn converter(batch: &RecordBatch) -> Result<RowConverter, Failure> {
 
 /// Set by Ctrl-C or a request to end.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())
-            .map_err(|why| Failure::of("cannot listen for Ctrl-C", why))?;
-    }
-    Ok(stop)
+    daemon::stop_flag().map_err(|why| Failure::of("cannot listen for Ctrl-C", why))
 }

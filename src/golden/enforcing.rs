@@ -208,6 +208,8 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     let shown = world.run("status --socket agent.sock");
     assert_eq!(shown.status, 1, "something is to be reported");
     assert!(shown.err.contains("policy.yaml:1"), "{}", shown.err);
+    let not_ready = get(&world, "/readyz");
+    assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("policy.yaml:1"), "{not_ready}");
     let (answered, failed) = lab.calls();
     assert!(answered == 0 && failed > 0, "what was enforced stays in force: {answered}, {failed}");
     assert!(shown.out.contains("MiB of the kernel's memory; the fullest: "), "{}", shown.out);
@@ -222,7 +224,7 @@ fn a_folder_is_enforced_followed_and_asked_about() {
     let metrics = get(&world, "/metrics");
     assert!(metrics.contains("podfence_endpoints{mode=\"enforce\"} 3\n"), "{metrics}");
     assert!(metrics.contains("effect=\"drop\""), "{metrics}");
-    assert!(get(&world, "/healthz").ends_with("ok\n"));
+    assert!(get(&world, "/healthz").ends_with("ok\n") && get(&world, "/readyz").ends_with("ok\n"));
     assert!(get(&world, "/nothing").starts_with("HTTP/1.1 404"));
     let last = status(&world);
     assert!(last["self_check"]["checked"].as_u64() > Some(0), "{last}");

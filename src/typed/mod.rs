@@ -16,7 +16,7 @@ mod why;
 
 pub(crate) use detach::Detach;
 pub(crate) use diff::{Diff, DiffOutput, FailOnRow};
-pub(crate) use enforce::{Enforce, Standing, UnknownPod};
+pub(crate) use enforce::Enforce;
 pub(crate) use flows::{Flows, FlowsOutput};
 pub(crate) use lab::{Demo, Lab, LabDown, LabRun, LabUp, LabVerb};
 pub(crate) use learning::{Generate, Graph, GraphOutput, Learned, Ledger, NodeCallers, Observe, PeerNames};

@@ -26,7 +26,7 @@ mod status;
 
 pub use halves::{Certainty, HalfSeen};
 pub use metrics::text as metrics_text;
-pub use node::reporting::kept_policies;
+pub use node::{chain, reporting::kept_policies};
 pub use question::{Answer, End, Pair, Question, Said, Side};
 pub use report::Report;
 pub use serve::{Doors, Served};
@@ -200,6 +200,11 @@ impl Agent {
     /// Says that what came is not in force, and why, until the next update.
     pub fn refused(&self, why: &str) -> Result<(), Error> {
         self.ask.send(Ask::Refused(why.to_owned())).map_err(|_| gone())
+    }
+
+    /// Says what is wrong with where the objects come from, until it is said anew; empty: nothing.
+    pub fn troubles(&self, troubles: &[String]) -> Result<(), Error> {
+        self.ask.send(Ask::Troubles(troubles.to_vec())).map_err(|_| gone())
     }
 
     /// Everything a person or a program wants to know of it.

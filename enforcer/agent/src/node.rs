@@ -52,6 +52,7 @@ pub(crate) enum Ask {
     Ledger(Sender<Ledger>),
     ComesFrom(String),
     Refused(String),
+    Troubles(Vec<String>),
     Report(Sender<Result<Report, Error>>),
     Why { question: Question, reply: Sender<Result<Answer, String>> },
     Stop(Sender<Result<Stopped, Error>>),
@@ -183,6 +184,7 @@ impl Node {
                 }
                 Ok(Ask::ComesFrom(from)) => self.history.comes_from(&from),
                 Ok(Ask::Refused(why)) => self.history.refused(unix_now(), why),
+                Ok(Ask::Troubles(troubles)) => self.history.troubles(troubles),
                 Ok(Ask::Report(reply)) => {
                     let _ = reply.send(reporting::report(&mut self));
                 }
@@ -693,7 +695,7 @@ fn unix_now() -> UnixNanos {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

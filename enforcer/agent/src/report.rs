@@ -3,8 +3,10 @@
 //! Always holds: fields are only ever added; times are nanoseconds since the epoch, sizes bytes; what is 0 or
 //! empty is there, so that a reader need not know what may be missing. Counters begin at the agent's start.
 
+use crate::mode_name;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use verdict::Mode;
 
 /// Everything `podfence status` shows and `/metrics` counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,15 @@ pub struct Source {
     pub updates: u64,
     /// Why what came after them is not in force.
     pub refused: Option<Refused>,
+    /// What is wrong with where they come from: objects that could not be read, a watch that is behind.
+    pub troubles: Vec<String>,
+}
+
+impl Source {
+    fn not_in_force(&self) -> Option<String> {
+        let refused = self.refused.as_ref()?;
+        Some(format!("what {} says now is not in force: {}", self.from, refused.why))
+    }
 }
 
 /// Objects that are not in force.
@@ -309,18 +320,29 @@ pub struct Drift {
 }
 
 impl Report {
+    /// Why what must be enforced is not, one sentence each; none: it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        if self.source.updated_ns == 0 {
+            let nothing = "nothing is enforced yet".to_owned();
+            return std::iter::once(nothing).chain(self.source.troubles.iter().cloned()).collect();
+        }
+        let enforced = self.endpoints.iter().filter(|endpoint| endpoint.mode == mode_name(Mode::Enforce));
+        let open =
+            enforced.filter_map(|of| Some(format!("pod {} is not covered: {}", of.pod, of.not_covered.as_ref()?)));
+        open.chain(self.source.not_in_force()).collect()
+    }
+
     /// What is not as it should be, one sentence each; none: the agent is healthy.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.source.updated_ns == 0 {
             problems.push("nothing is enforced yet".to_owned());
         }
-        if let Some(refused) = &self.source.refused {
-            problems.push(format!("what {} says now is not in force: {}", self.source.from, refused.why));
-        }
+        problems.extend(self.source.not_in_force());
         if let Some(why) = &self.not_remembered {
             problems.push(format!("what is in force does not outlive the agent: {why}"));
         }
+        problems.extend(self.source.troubles.iter().cloned());
         for endpoint in &self.endpoints {
             if let Some(why) = &endpoint.not_covered {
                 problems.push(format!("pod {} is not covered: {why}", endpoint.pod));
@@ -351,5 +373,37 @@ impl Report {
         ];
         problems.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(mode: Mode, not_covered: Option<&str>) -> Endpoint {
+        Endpoint {
+            pod: "shop/web".to_owned(),
+            mode: mode_name(mode).to_owned(),
+            not_covered: not_covered.map(str::to_owned),
+            ..Endpoint::default()
+        }
+    }
+
+    #[test]
+    fn ready_is_who_enforces_all_that_must_be() {
+        let mut report = Report::default();
+        report.source.troubles = vec!["pods are not listed yet".to_owned()];
+        assert_eq!(report.not_ready(), ["nothing is enforced yet", "pods are not listed yet"]);
+        report.source.updated_ns = 1;
+        report.source.troubles = vec!["watch of pods is behind: connection refused".to_owned()];
+        report.endpoints = vec![endpoint(Mode::Enforce, None), endpoint(Mode::Audit, Some("no link leads to it"))];
+        assert!(report.not_ready().is_empty(), "what is enforced stays so while the API server is away");
+        assert_eq!(report.problems().len(), 2, "it is a problem all the same, and so is the pod");
+        report.endpoints.push(endpoint(Mode::Enforce, Some("no link leads to it")));
+        assert_eq!(report.not_ready(), ["pod shop/web is not covered: no link leads to it"]);
+        report.endpoints.pop();
+        report.source.from = "files".to_owned();
+        report.source.refused = Some(Refused { at_ns: 2, why: "too many rules".to_owned() });
+        assert_eq!(report.not_ready(), ["what files says now is not in force: too many rules"]);
     }
 }

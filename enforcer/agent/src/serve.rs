@@ -6,6 +6,7 @@
 //! | `/status` | a [`Report`](crate::Report) as JSON |
 //! | `/metrics` | the same as Prometheus reads it |
 //! | `/healthz` | 200 `ok` while the node's loop answers; else 503 |
+//! | `/readyz` | 200 `ok` while what must be enforced is; else 503 with a line for each thing that is not |
 //! | `/why?from=END&to=END:PORT/PROTOCOL` | an [`Answer`](crate::Answer) as JSON; 400 with a sentence where there is none |
 //!
 //! Always holds: it reads and changes nothing; one request a connection, in bounded memory and time; over TCP there is
@@ -215,10 +216,14 @@ async fn answer(request: &Request<Incoming>, door: Door, asked: Asked) -> Answer
     let path = request.uri().path().to_owned();
     let work = move || match (path.as_str(), door) {
         ("/healthz", _) => health(&asked),
+        ("/readyz", _) => ready(&asked),
         ("/metrics", _) => scrape(&asked),
         ("/status", Door::Unix) => status(&asked),
         ("/why", Door::Unix) => why(&asked, &query),
-        _ => plain(StatusCode::NOT_FOUND, "there are /status, /metrics, /healthz and /why; over TCP the middle two\n"),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "there are /status, /metrics, /healthz, /readyz and /why; over TCP the middle three\n",
+        ),
     };
     // The node's loop answers when it gets to it.
     match tokio::task::spawn_blocking(work).await {
@@ -230,6 +235,14 @@ async fn answer(request: &Request<Incoming>, door: Door, asked: Asked) -> Answer
 fn health(asked: &Asked) -> Answered {
     match asked.report() {
         Ok(_) => plain(StatusCode::OK, "ok\n"),
+        Err(why) => unavailable(&why),
+    }
+}
+
+fn ready(asked: &Asked) -> Answered {
+    match asked.report().map(|report| report.not_ready()) {
+        Ok(open) if open.is_empty() => plain(StatusCode::OK, "ok\n"),
+        Ok(open) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", open.join("\n"))),
         Err(why) => unavailable(&why),
     }
 }

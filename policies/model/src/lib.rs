@@ -5,6 +5,7 @@
 pub mod cidr;
 pub mod cluster;
 pub mod drawing;
+pub mod escape;
 pub mod history;
 pub mod labels;
 pub mod ledger;

@@ -26,6 +26,7 @@ pub(super) struct History {
     updated: UnixNanos,
     updates: u64,
     refused: Option<(UnixNanos, String)>,
+    troubles: Vec<String>,
     last: Update,
 }
 
@@ -52,12 +53,18 @@ impl History {
         self.refused = Some((at, why));
     }
 
+    /// What is wrong with where they come from.
+    pub(super) fn troubles(&mut self, troubles: Vec<String>) {
+        self.troubles = troubles;
+    }
+
     fn source(&self) -> Source {
         Source {
             from: self.from.clone(),
             updated_ns: self.updated,
             updates: self.updates,
             refused: self.refused.as_ref().map(|(at, why)| Refused { at_ns: *at, why: why.clone() }),
+            troubles: self.troubles.clone(),
         }
     }
 }

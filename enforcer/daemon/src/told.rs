@@ -1,7 +1,6 @@
 //! What a person who watches the process reads of it, on standard error: a line for each update, and one for each thing
 //! that is wrong when it becomes so.
 
-use crate::escape::printable;
 use agent::{Report, Update, mode_name};
 use datapath::{Uncovered, WhyUncovered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +14,10 @@ impl Told {
     /// One line for the update, and one for each pod, link and object about which something is to be said for the first
     /// time.
     pub(crate) fn update(&mut self, from: &str, update: &Update) {
-        tracing::info!("{}", printable(&summary(from, update)));
+        tracing::info!("{}", summary(from, update));
         let problems: BTreeSet<String> = problems(update).collect();
         for problem in problems.difference(&self.0) {
-            tracing::warn!("{}", printable(problem));
+            tracing::warn!("{problem}");
         }
         self.0 = problems;
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The text with what a terminal would obey made visible; line breaks and tabs too, so that a value stays in its row.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
     }
@@ -23,7 +23,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 
 /// The same for a JSON text, where such a character can only stand inside a string. Line breaks stay: there they are
 /// layout.
-pub(crate) fn json(text: &str) -> Cow<'_, str> {
+pub fn json(text: &str) -> Cow<'_, str> {
     let escapes = |c: char| c != '\n' && is_obeyed(c);
     if !text.contains(escapes) {
         return Cow::Borrowed(text);
@@ -43,10 +43,10 @@ pub(crate) fn json(text: &str) -> Cow<'_, str> {
 }
 
 /// Writes lines with [`printable`] text; what is written at once must be whole characters.
-pub(crate) struct Lines<W>(pub(crate) W);
+pub struct Lines<W>(pub W);
 
 /// Writes a JSON text as [`json`] has it; what is written at once must be whole characters.
-pub(crate) struct Json<W>(pub(crate) W);
+pub struct Json<W>(pub W);
 
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

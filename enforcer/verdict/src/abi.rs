@@ -243,7 +243,7 @@ pub const PORT_PREFIX: u32 = 56;
 pub type ConnectionKey = [u64; 3];
 
 /// Where the own address' index and the endpoint stand in the last word of a [`ConnectionKey`].
-const OWN_AND_ENDPOINT: (u32, u32) = if cfg!(feature = "next-layout") { (61, 40) } else { (40, 43) };
+pub(crate) const OWN_AND_ENDPOINT: (u32, u32) = if cfg!(feature = "next-layout") { (61, 40) } else { (40, 43) };
 
 /// The key of the entry for a packet whose peer and local ends are these.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use crate::{
     Hook, Phase, Reason, State, Tables, Verdict,
-    abi::{ConnectionKey, Nanos, connection_key, epoch_of, fragment_key, fragment_slot, word},
+    abi::{ConnectionKey, Nanos, OWN_AND_ENDPOINT, connection_key, epoch_of, fragment_key, fragment_slot, word},
     connection::lives,
     word::{NOT_YET, plain},
 };
@@ -43,7 +43,7 @@ fn further_own_index<T: Tables>(tables: &T, endpoint: u32, address: &Address) ->
 /// The own address index in a connection's key.
 #[inline(always)]
 pub(crate) const fn own_of(key: &ConnectionKey) -> u32 {
-    (key[2] >> 40) as u32 & 7
+    (key[2] >> OWN_AND_ENDPOINT.0) as u32 & 7
 }
 
 /// What is no whole packet of a flow: fragments find their ports, everything else its verdict.

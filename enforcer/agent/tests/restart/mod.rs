@@ -138,6 +138,7 @@ impl<T: Send + 'static> Ongoing<T> {
     }
 
     /// Waits until it has counted this many more.
+    #[track_caller]
     pub(crate) fn goes_on(&self, more: u64) {
         let (until, deadline) = (self.count() + more, Instant::now() + Duration::from_secs(20));
         while self.count() < until {

@@ -1,8 +1,8 @@
 //! An agent of another layout takes over, and the old one takes back: its tables cannot be read, and under traffic
 //! nothing allowed is cut, nothing denied passes.
 //!
-//! The other build is these tests with the feature `next-layout`, or of another version: `PODFENCE_OTHER_LAYOUT` names
-//! it. Without one this is skipped.
+//! The other build is these tests with the feature `next-layout`, which `./run test` makes, or of another version:
+//! `PODFENCE_OTHER_LAYOUT` names it. Without one this is skipped.
 
 use crate::{
     restart::{Ongoing, Process, byte_for_byte, nothing_arrives, probes},
@@ -66,6 +66,7 @@ fn answered(world: &World, family: usize) -> Ongoing<u64> {
                 Ok(_) => drop(rounds.fetch_add(1, Ordering::Relaxed)),
                 Err(_) => unanswered += 1,
             }
+            thread::sleep(Duration::from_millis(1));
         }
         unanswered
     })

@@ -37,7 +37,36 @@ fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
     foreign(report, out)?;
     links(report, out)?;
     kept(report, out)?;
+    waited(report, out)?;
     counters(report, out)
+}
+
+/// What new links and flows waited for.
+fn waited(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let (window, flows) = (&report.window, &report.waited);
+    let seconds = |nanos: u64| format!("{:.3} s", nanos as f64 / 1e9);
+    let mut lines = Vec::new();
+    if window.links > 0 {
+        let longest = seconds(window.longest_ns);
+        lines.push(format!("links that came while it ran: {}; without a program for {longest} at most", window.links));
+    }
+    if window.known + window.unknown > 0 {
+        let (known, waits) = (seconds(window.known_longest_ns), seconds(window.unknown_longest_ns));
+        lines.push(format!(
+            "links whose pod became known later: {}, after {known} at most; not known yet: {}, for {waits} at most",
+            window.known, window.unknown
+        ));
+    }
+    if flows.waiting + flows.found + flows.gave_up + flows.crowded_out > 0 {
+        lines.push(format!(
+            "flows that waited for their pods: {} found them, {} gave up, {} were crowded out; {} wait now",
+            flows.found, flows.gave_up, flows.crowded_out, flows.waiting
+        ));
+    }
+    if !lines.is_empty() {
+        writeln!(out, "\n{}", lines.join("\n"))?;
+    }
+    Ok(())
 }
 
 /// Pods that send from addresses that are not their own.
@@ -139,15 +168,10 @@ fn wide(report: &Report, out: &mut impl Write) -> io::Result<()> {
         tables.row([table.name.clone(), number(table.entries), table.room.to_string(), number(table.bytes)]);
     }
     tables.write(out)?;
+    waited(report, out)?;
+    let own: Vec<String> = report.node_addresses.iter().map(ToString::to_string).collect();
+    writeln!(out, "\nthe node's own addresses: {}", own.join(", "))?;
     counters(report, out)?;
-    if report.window.links > 0 {
-        writeln!(
-            out,
-            "\nlinks that came while it ran: {}; without a program for {:.1} ms at most",
-            report.window.links,
-            report.window.longest_ns as f64 / 1e6
-        )?;
-    }
     if report.events.corrected_shares > 0 {
         writeln!(
             out,

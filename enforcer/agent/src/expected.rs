@@ -60,6 +60,11 @@ impl Holders {
         }
     }
 
+    /// Addresses behind which Services may stand.
+    pub(crate) fn services(&self) -> impl Iterator<Item = IpAddr> {
+        self.services.iter().copied()
+    }
+
     /// Whether a Service may stand behind an address.
     pub(crate) fn is_of_service(&self, address: IpAddr) -> bool {
         self.services.contains(&address.to_canonical())

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod asked;
+mod behind;
 mod check;
 mod expected;
 mod foreign;
@@ -23,6 +24,7 @@ pub mod report;
 mod serve;
 mod slices;
 mod status;
+mod window;
 
 pub use halves::{Certainty, HalfSeen};
 pub use metrics::text as metrics_text;
@@ -30,7 +32,8 @@ pub use node::{chain, reporting::kept_policies};
 pub use question::{Answer, End, Pair, Question, Said, Side};
 pub use report::Report;
 pub use serve::{Doors, Served};
-pub use status::{NotCovered, Status, Stopped, Update, Window, mode_name};
+pub use status::{NotCovered, Status, Stopped, Update, mode_name};
+pub use window::Window;
 
 use model::{cluster::Cluster, ledger::Ledger};
 use node::{Ask, Node};

@@ -99,6 +99,8 @@ impl Metrics {
         to.counter("links_attached", "Links that came while the agent ran", report.window.links)?;
         let longest = report.window.longest_ns as f64 / 1e9;
         to.gauge_of("new_link_longest_seconds", "The longest that such a link had no program", longest)?;
+        let unknown = report.window.known_longest_ns.max(report.window.unknown_longest_ns) as f64 / 1e9;
+        to.gauge_of("unknown_pod_longest_seconds", "The longest that a link's pod was not known", unknown)?;
         let connections = report.endpoints.iter().flat_map(|endpoint| {
             let held = &endpoint.connections;
             let states = [("half-open", held.half_open), ("established", held.established), ("denied", held.denied)];
@@ -142,6 +144,10 @@ impl Metrics {
             "Shares of pods in the connection table that had lost count and were corrected",
             events.corrected_shares,
         )?;
+        let waited = &self.0.waited;
+        let ended = [("found", waited.found), ("gave-up", waited.gave_up), ("crowded-out", waited.crowded_out)];
+        let ended = ended.map(|(end, flows)| (vec![("end", end)], flows));
+        to.counters("flows_waited", "Flows that waited until their pods were known, by what came of it", ended)?;
         to.counter("log_rows", "Rows handed to the flow log", log.rows)?;
         to.counter("log_rows_lost", "Rows that could not be written", log.lost)?;
         to.counter("log_failures", "How often the flow log did not take a row", log.failures)

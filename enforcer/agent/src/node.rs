@@ -12,7 +12,8 @@ use crate::{
     keeper::Keeper,
     question::Asker,
     slices::{Teller, ended_key},
-    status::{NotCovered, Status, Stopped, Update, Window},
+    status::{NotCovered, Status, Stopped, Update},
+    window::Measure,
 };
 use compile::{Compiler, RuleTable};
 use datapath::{
@@ -98,7 +99,7 @@ pub(crate) struct Node {
     /// Links changed, and nobody has looked which pods they lead to yet.
     moved: Changed,
     looked: Instant,
-    window: Window,
+    window: Measure,
     ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
     halves: Halves,
     reads: Reads,
@@ -130,6 +131,7 @@ impl Node {
         let clock_zero = now - i64::try_from(monotonic_coarse()).unwrap_or(i64::MAX);
         let instance = format!("{}@{now}", options.node);
         let view = AddressView::new(&Cluster::default());
+        let check = Check::new(&options.node, now.cast_unsigned());
         Ok(Self {
             compiler: Compiler::new(&options.node, options.default_mode),
             keeper: Keeper::open(&options),
@@ -140,7 +142,7 @@ impl Node {
             table: RuleTable::default(),
             moved: Changed::No,
             looked: Instant::now(),
-            window: Window::default(),
+            window: Measure::default(),
             ahead: BTreeMap::new(),
             halves: Halves::default(),
             reads: Reads::NotYet,
@@ -161,7 +163,7 @@ impl Node {
             idle_judged: 0,
             log_failures: (0, None),
             history: reporting::History::since(now),
-            check: Check::new(now.cast_unsigned()),
+            check,
             foreign: Foreign::default(),
         })
     }
@@ -281,6 +283,8 @@ impl Node {
         self.foreign.keep(&self.table.endpoints.keys().collect());
         let update = self.report(&self.table, &bindings, published);
         self.bindings = bindings;
+        let unknown = self.bindings.unknown.iter().map(|link| link.ifindex).collect();
+        self.window.looked_up(&self.bindings.bound_links(), &unknown);
         self.history.updated(unix_now(), &update);
         self.check.updated(&cluster, &self.table);
         self.cluster = Some(cluster);
@@ -328,7 +332,8 @@ impl Node {
             self.moved = Changed::Yes;
             let new = self.datapath.attach_new()?;
             // It came after the last look.
-            self.window.attached(new as u64, before.elapsed());
+            let attached = self.datapath.hooks().attached();
+            self.window.attached(new as u64, before, &attached, &self.bindings.bound_links());
         }
         Ok(())
     }
@@ -594,7 +599,7 @@ impl Node {
             Err(error) => self.log_failed(&error),
         }
         if let Some(cluster) = &self.cluster {
-            self.check.some(cluster, self.datapath.tables(), now)?;
+            self.check.some(cluster, &self.table, self.datapath.tables(), now)?;
         }
         self.look_ahead()?;
         // Addresses of another namespace come without notice: look again while a pod lacks its link, or a
@@ -648,7 +653,8 @@ impl Node {
             idle_judged: self.idle_judged,
             ahead: self.ahead.clone(),
             halves: self.halves.all(),
-            window: self.window,
+            window: self.window.window(),
+            waited: self.observer.waited(),
             log_failures: self.log_failures.clone(),
         })
     }

@@ -2,20 +2,21 @@
 //! to the reference evaluator.
 
 use crate::{
-    expected::{Answers, Holders, Opening, ask, holds_addresses, judgement_text},
+    behind::{self, Client},
+    expected::{Holders, Opening, ask, holds_addresses, judgement_text},
     mode_name,
 };
 use compile::RuleTable;
 use datapath::Tables;
 use flow::{Address, Direction};
 use model::{
-    cluster::{Cluster, Pod},
+    cluster::{Cluster, Frontend, Pod},
     reference::{Endpoint, Reference},
 };
 use review::why::{AskedPort, Named, PortName, Target};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use verdict::{Staged, abi};
+use verdict::{Staged, Verdict, abi};
 
 /// Pairs of addresses that one question is answered for.
 const PAIRS: usize = 256;
@@ -136,7 +137,7 @@ impl Asker<'_> {
         };
         let (clients, servers) = (self.find(&from, &question.from)?, self.find(&to.end, &question.to)?);
         let reference = Reference::new(self.cluster, &self.cluster.policies);
-        let holders = Holders::of(self.cluster);
+        let (holders, frontends) = (Holders::of(self.cluster), self.cluster.frontends());
         let mut answer = Answer { from: question.from.clone(), to: question.to.clone(), ..Answer::default() };
         for client in &clients {
             for server in servers.iter().filter(|server| server.address.is_ipv4() == client.address.is_ipv4()) {
@@ -145,7 +146,7 @@ impl Asker<'_> {
                     answer.left_out += 1;
                     continue;
                 }
-                answer.pairs.push(self.pair(&reference, &holders, *client, *server, &port, number)?);
+                answer.pairs.push(self.pair(&reference, (&holders, &frontends), *client, *server, &port, number)?);
             }
         }
         if answer.pairs.is_empty() {
@@ -185,7 +186,7 @@ impl Asker<'_> {
     fn pair(
         &self,
         reference: &Reference<'_>,
-        holders: &Holders,
+        (holders, frontends): (&Holders, &[Frontend]),
         client: Found<'_>,
         server: Found<'_>,
         asked: &AskedPort,
@@ -196,10 +197,13 @@ impl Asker<'_> {
             return Err("an address that two pods claim is nobody's; ask by the pods' names".to_owned());
         };
         let decision = reference.decide(from, to, Some(asked.protocol), port);
+        let is_there = |of: &&Frontend| (of.address, of.protocol, of.port) == (server.address, asked.protocol, port);
+        let frontend = frontends.iter().find(is_there);
         let side = |own: Found<'_>, peer: Found<'_>, opened, expected| {
             let Some(endpoint) = self.table.endpoint_at(Address::from(own.address)) else {
                 return Ok(Side::of(None, expected));
             };
+            let own_pod = own.pod;
             let (own, peer_end) = if opened == Direction::Inbound { (to, from) } else { (from, to) };
             let opening = Opening {
                 ordinal: endpoint.ordinal,
@@ -210,17 +214,21 @@ impl Asker<'_> {
                 protocol: Some(asked.protocol),
                 port,
             };
-            let answers = ask(self.tables, reference, &opening).map_err(|error| crate::node::chain(&error))?;
-            let mut side = Side::of(Some((self.said(endpoint, &answers), answers.differ())), expected);
-            // There the tables answer for the backends, and the reference evaluator for the address.
-            if opened == Direction::Outbound && peer.pod.is_none() && holders.is_of_service(peer.address) {
-                side.differs = false;
-                side.expected += "; a Service may answer at this address, so the two are not compared";
-                if self.table.leaves_refusals(endpoint) && side.kernel.as_ref().is_some_and(|said| said.allows) {
-                    side.expected +=
-                        ", and a backend that policy refuses may refuse at its own end (refused-by-client)";
-                }
+            // There the tables answer for the backends.
+            let to_service = if opened == Direction::Outbound { frontend.zip(own_pod) } else { None };
+            if let Some((frontend, pod)) = to_service {
+                let client = Client { ordinal: endpoint.ordinal, pod, address: client.address };
+                let tables = (self.table, self.tables);
+                let said = behind::ask(self.cluster, holders, reference, tables, client, frontend);
+                let Some(said) = said.map_err(|error| crate::node::chain(&error))? else {
+                    return Err(
+                        "two pods claim the address of a backend there; ask about backends by their names".into()
+                    );
+                };
+                return Ok(Side::of_service(self.said(endpoint, said.kernel, said.word), &said));
             }
+            let answers = ask(self.tables, reference, &opening).map_err(|error| crate::node::chain(&error))?;
+            let side = Side::of(Some((self.said(endpoint, answers.kernel, answers.word), answers.differ())), expected);
             Ok::<Side, String>(side)
         };
         let shown = |found: Found<'_>| End {
@@ -244,8 +252,7 @@ impl Asker<'_> {
         }
     }
 
-    fn said(&self, endpoint: &compile::Endpoint, answers: &Answers) -> Said {
-        let verdict = answers.kernel;
+    fn said(&self, endpoint: &compile::Endpoint, verdict: Verdict, word: u64) -> Said {
         Said {
             allows: verdict.reason().allows(),
             reason: verdict.reason().name().to_owned(),
@@ -256,13 +263,22 @@ impl Asker<'_> {
                 Staged::Deny => Some("deny".to_owned()),
             },
             mode: mode_name(endpoint.mode).to_owned(),
-            generation: abi::generation_of(answers.word),
-            epoch: abi::epoch_of(answers.word),
+            generation: abi::generation_of(word),
+            epoch: abi::epoch_of(word),
         }
     }
 }
 
 impl Side {
+    fn of_service(said: Said, answers: &behind::Said) -> Self {
+        Self {
+            kernel: Some(said),
+            expected_allows: answers.meant.may_pass(),
+            expected: answers.meant.text().to_owned(),
+            differs: answers.differ(),
+        }
+    }
+
     fn of(kernel: Option<(Said, bool)>, expected: &model::reference::Judgement) -> Self {
         let differs = kernel.as_ref().is_some_and(|(_, differs)| *differs);
         Self {

@@ -36,8 +36,12 @@ pub struct Report {
     pub overtaken: Vec<Overtaken>,
     /// Pods whose links only one half of connections crosses.
     pub half_links: Vec<HalfLink>,
-    /// How long links that came while the agent ran had no program.
+    /// How long links that came while the agent ran had no program, and how long nobody knew their pods.
     pub window: NewLinks,
+    /// Flows that waited until their pods were among the cluster's objects.
+    pub waited: WaitedFlows,
+    /// Addresses of this node, from its Node object and its interfaces: what it sends from them itself is exempt.
+    pub node_addresses: Vec<IpAddr>,
     /// What of the cluster's objects was passed over.
     pub warnings: Vec<String>,
     /// Policies that are gone and stay in force for now.
@@ -207,6 +211,30 @@ pub struct NewLinks {
     pub last_ns: u64,
     /// The longest.
     pub longest_ns: u64,
+    /// Links whose pod became known while the agent ran; until then the node's setting `unknownPod` is their rule.
+    pub known: u64,
+    /// How long the last one's pod was not known.
+    pub known_last_ns: u64,
+    /// The longest.
+    pub known_longest_ns: u64,
+    /// Links whose pod is not known now.
+    pub unknown: u64,
+    /// How long the oldest of them has waited.
+    pub unknown_longest_ns: u64,
+}
+
+/// Flows that waited until their pods were among the cluster's objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitedFlows {
+    /// They wait now.
+    pub waiting: u64,
+    /// Their pods became known meanwhile.
+    pub found: u64,
+    /// They waited in vain: logged as far as was known.
+    pub gave_up: u64,
+    /// They made room for others before their time: logged as far as was known.
+    pub crowded_out: u64,
 }
 
 /// A policy that is gone and stays in force for now.

@@ -1,10 +1,11 @@
 //! What the agent answers.
 
-use crate::HalfSeen;
+use crate::{HalfSeen, window::Window};
 use compile::{Kept, Warning};
 use datapath::{Ahead, Attachment, Counted, Counters, Publishing, Uncovered};
 use model::ledger::Ledger;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use observer::Waited;
+use std::{collections::BTreeMap, sync::Arc};
 use verdict::Mode;
 
 /// A mode as the label has it.
@@ -73,32 +74,12 @@ pub struct Status {
     pub ahead: BTreeMap<Arc<str>, Vec<Ahead>>,
     /// Pods, by UID, whose links only one half of connections crosses, as far as is known.
     pub halves: BTreeMap<Arc<str>, HalfSeen>,
-    /// How long new links had no program.
+    /// How long new links had no program, and how long nobody knew their pods.
     pub window: Window,
+    /// Flows that waited until their pods were among the cluster's objects.
+    pub waited: Waited,
     /// Rows the log did not take, and the last reason.
     pub log_failures: (u64, Option<String>),
-}
-
-/// How long links that came while the agent ran had no program, at most: from the last look that did not see them
-/// until they were attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Window {
-    /// Links attached as they came.
-    pub links: u64,
-    /// The last one's.
-    pub last: Duration,
-    /// The longest.
-    pub longest: Duration,
-}
-
-impl Window {
-    pub(crate) fn attached(&mut self, links: u64, within: Duration) {
-        if links > 0 {
-            self.links += links;
-            self.last = within;
-            self.longest = self.longest.max(within);
-        }
-    }
 }
 
 /// What is left when an agent has stopped.

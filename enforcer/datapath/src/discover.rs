@@ -274,6 +274,13 @@ pub struct Bindings {
     pub pods_without_link: Vec<Arc<str>>,
 }
 
+impl Bindings {
+    /// The links that lead to pods, by interface index.
+    pub fn bound_links(&self) -> BTreeSet<u32> {
+        self.bound.values().map(|link| link.ifindex).collect()
+    }
+}
+
 /// Binds links to pods, given by UID with the addresses in their status. `before` keeps a pod with
 /// the link that leads to it already: of two claimants the later is bound to no pod.
 pub fn bind<'a>(

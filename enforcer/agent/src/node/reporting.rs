@@ -2,10 +2,10 @@
 
 use super::Node;
 use crate::{
-    Certainty, Error, HalfSeen, Update, mode_name,
+    Certainty, Error, HalfSeen, Update, Window, mode_name,
     report::{
         Connections, Count, Endpoint, Events, HalfLink, KeptPolicy, Link, Log, NewLinks, Overtaken, Refused, Report,
-        Source, Table, UncoveredLink,
+        Source, Table, UncoveredLink, WaitedFlows,
     },
 };
 use compile::{Kept, RuleTable};
@@ -15,7 +15,7 @@ use model::record::UnixNanos;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use verdict::{
     Share,
-    abi::{epoch_of, maps},
+    abi::{OWN_NODE, epoch_of, maps},
 };
 
 /// What happened so far.
@@ -118,11 +118,14 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
         uncovered_links: uncovered_links(&node.history.last),
         overtaken: overtaken(&status.ahead),
         half_links: half_links(table, &status.halves),
-        window: NewLinks {
-            links: status.window.links,
-            last_ns: nanos(status.window.last),
-            longest_ns: nanos(status.window.longest),
+        window: new_links(&status.window),
+        waited: WaitedFlows {
+            waiting: status.waited.waiting,
+            found: status.waited.found,
+            gave_up: status.waited.gave_up,
+            crowded_out: status.waited.crowded_out,
         },
+        node_addresses: table.peers.iter().filter(|(_, peer)| **peer == OWN_NODE).map(|(ip, _)| ip.ip()).collect(),
         warnings: node.history.last.warnings.iter().map(ToString::to_string).collect(),
         kept_policies: kept_policies(node.keeper.kept()),
         not_remembered: node.keeper.problem().map(str::to_owned),
@@ -146,6 +149,19 @@ pub(super) fn report(node: &mut Node) -> Result<Report, Error> {
         },
         self_check: node.check.report(),
     })
+}
+
+fn new_links(window: &Window) -> NewLinks {
+    NewLinks {
+        links: window.links,
+        last_ns: nanos(window.last),
+        longest_ns: nanos(window.longest),
+        known: window.known,
+        known_last_ns: nanos(window.known_last),
+        known_longest_ns: nanos(window.known_longest),
+        unknown: window.unknown,
+        unknown_longest_ns: nanos(window.unknown_longest),
+    }
 }
 
 /// Entries of the tables that the agent writes, and of the one it sweeps.

@@ -18,12 +18,24 @@ impl Tables {
     /// What the loaded policy says of an opening, by the same [`judge`] that the kernel program runs, with the
     /// endpoint's word that the answer belongs to. It takes a handful of system calls.
     pub fn ask(&self, asked: &Asked) -> Result<(Verdict, u64), Error> {
+        self.loaded(|loaded| {
+            let mut word = 0;
+            let verdict = judge(loaded, asked, &mut word).verdict();
+            (verdict, word)
+        })
+    }
+
+    /// Who opens from an address, as [`maps::PEERS`] holds it; 0: nobody who counts beside the address's identity.
+    pub fn opens_from(&self, address: Address) -> Result<u32, Error> {
+        self.loaded(|loaded| verdict::Tables::peer(loaded, address))
+    }
+
+    fn loaded<T>(&self, look: impl FnOnce(&Loaded<'_>) -> T) -> Result<T, Error> {
         let loaded = Loaded { tables: self, failed: RefCell::default() };
-        let mut word = 0;
-        let verdict = judge(&loaded, asked, &mut word).verdict();
+        let found = look(&loaded);
         match loaded.failed.into_inner() {
             Some(error) => Err(error),
-            None => Ok((verdict, word)),
+            None => Ok(found),
         }
     }
 }

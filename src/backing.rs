@@ -59,15 +59,19 @@ fn shown(rule: &RuleEvidence) -> review::Evidence {
     let all = |of: fn(&generator::evidence::Proof) -> &[String]| -> Vec<String> {
         proofs.iter().flat_map(of).cloned().collect::<BTreeSet<_>>().into_iter().collect()
     };
+    let shared = |of: fn(&generator::evidence::Proof) -> &[Arc<str>]| -> Vec<String> {
+        let texts: BTreeSet<&Arc<str>> = proofs.iter().flat_map(of).collect();
+        texts.into_iter().map(ToString::to_string).collect()
+    };
     review::Evidence {
         flows: proofs.iter().map(|proof| proof.flows).sum(),
         first: proofs.iter().filter_map(|proof| proof.first_seen.clone()).min_by_key(|text| time(text)),
         last: proofs.iter().filter_map(|proof| proof.last_seen.clone()).max_by_key(|text| time(text)),
         directions: all(|proof| proof.direction_rule.as_slice()),
-        nodes: all(|proof| &proof.nodes),
+        nodes: shared(|proof| &proof.nodes),
         services: all(|proof| &proof.services),
         dns_names: all(|proof| &proof.dns_names),
-        samples: all(|proof| &proof.samples),
+        samples: shared(|proof| &proof.samples),
         wider: rule.wider.iter().map(|wider| format!("{}: {}", wider.opens, wider.price)).collect(),
     }
 }

@@ -59,8 +59,8 @@ pub(crate) fn replace_folder(
 ) -> Result<Replaced, Failure> {
     // Through a link to the folder itself, as the link is the user's.
     let folder = &folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let standing = standing(folder, is_ours)?;
-    for (path, _) in standing.iter().filter(|(_, ours)| ours.is_none()) {
+    let standing = standing(folder, is_ours, files)?;
+    for (path, _) in standing.iter().filter(|(_, one)| **one == Standing::OfOthers) {
         let name = path.to_string_lossy();
         let below = |file: &String| Path::new(file).starts_with(path) || path.starts_with(file);
         if let Some(file) = files.keys().find(|file| **file == name || below(file)) {
@@ -76,14 +76,15 @@ pub(crate) fn replace_folder(
     let mut done = Replaced::default();
     for (path, text) in files {
         match standing.get(Path::new(path)) {
-            Some(Some(old)) if old == text.as_bytes() => done.unchanged += 1,
+            Some(Standing::Same) => done.unchanged += 1,
             Some(_) => done.changed.push(path.clone()),
             None => done.added.push(path.clone()),
         }
     }
-    let gone = standing.iter().filter(|(path, ours)| ours.is_some() && !files.contains_key(&*path.to_string_lossy()));
+    let is_gone = |path: &Path| !files.contains_key(&*path.to_string_lossy());
+    let gone = standing.iter().filter(|(path, one)| **one != Standing::OfOthers && is_gone(path));
     done.removed = gone.map(|(path, _)| path.to_string_lossy().into_owned()).collect();
-    done.kept = standing.values().filter(|ours| ours.is_none()).count();
+    done.kept = standing.values().filter(|one| **one == Standing::OfOthers).count();
     match done.kept {
         0 => swap_in(folder, files)?,
         _ => write_into(folder, files, &done)?,
@@ -148,17 +149,29 @@ fn swap(new: &Path, name: &Path) -> io::Result<()> {
     exchanged.map_err(io::Error::from)
 }
 
-/// What stands in a folder: each path below it that is no folder, with its contents where it is ours.
-type Standing = BTreeMap<PathBuf, Option<Vec<u8>>>;
+/// What a path below a folder is that is no folder itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    OfOthers,
+    /// Ours, and as it is to be.
+    Same,
+    /// Ours, and to be changed or removed.
+    Other,
+}
 
 /// The files in a folder that are not ours, by their paths below it.
 pub(crate) fn of_others(folder: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> Result<Vec<PathBuf>, Failure> {
-    let all = standing(folder, is_ours)?.into_iter();
-    Ok(all.filter(|(_, ours)| ours.is_none()).map(|(path, _)| path).collect())
+    let all = standing(folder, is_ours, &BTreeMap::new())?.into_iter();
+    Ok(all.filter(|(_, one)| *one == Standing::OfOthers).map(|(path, _)| path).collect())
 }
 
-fn standing(folder: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> Result<Standing, Failure> {
-    let (mut all, mut folders) = (Standing::new(), vec![folder.to_owned()]);
+/// What stands in a folder, beside the files that are to be there. One is read at a time: they may be large.
+fn standing(
+    folder: &Path,
+    is_ours: &dyn Fn(&str, &[u8]) -> bool,
+    files: &BTreeMap<String, String>,
+) -> Result<BTreeMap<PathBuf, Standing>, Failure> {
+    let (mut all, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
     while let Some(here) = folders.pop() {
         let refuse = |e| failed("read", &here, e);
         let entries = match fs::read_dir(&here) {
@@ -175,7 +188,12 @@ fn standing(folder: &Path, is_ours: &dyn Fn(&str, &[u8]) -> bool) -> Result<Stan
             let name = path.strip_prefix(folder).unwrap_or(&path).to_owned();
             let contents = if kind.is_file() { Some(fs::read(&path).map_err(refuse)?) } else { None };
             let ours = contents.filter(|contents| is_ours(&name.to_string_lossy(), contents));
-            all.insert(name, ours);
+            let one = match (ours, files.get(&*name.to_string_lossy())) {
+                (None, _) => Standing::OfOthers,
+                (Some(ours), Some(text)) if ours == text.as_bytes() => Standing::Same,
+                (Some(_), _) => Standing::Other,
+            };
+            all.insert(name, one);
         }
     }
     Ok(all)

@@ -27,6 +27,8 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
             "learned from ledgers alone, which hold no Services and no DNS names: endpoints of Services that are no pods get no rule from calls of the Service, and the evidence names neither",
         );
     }
+    // Reading takes more for a moment than what was read.
+    datapath::return_free_memory();
     let nodes = typed.nodes.map(|nodes| match nodes {
         NodeCallers::Allow => Nodes::Allow,
         NodeCallers::Deny => Nodes::Deny,
@@ -46,6 +48,9 @@ pub(crate) fn run(typed: &typed::Generate) -> miette::Result<Ending> {
     };
     let mut generated = generator::synthesize(&learned.ledger, &cluster, &options)
         .map_err(|why| Failure::of("no policies were written", why))?;
+    // It may be large, and so is what is written.
+    drop(learned.ledger);
+    datapath::return_free_memory();
     for file in &typed.evidence {
         let earlier = backing::read(file)?;
         for missing in generated.evidence.merge(&earlier) {

@@ -13,7 +13,7 @@ use crate::{
     typed,
 };
 use model::{
-    ledger::{Ledger, LinesError},
+    ledger::{Ledger, LinesError, Tally},
     routes::Routes,
 };
 use std::{
@@ -70,11 +70,11 @@ fn read(paths: &[PathBuf]) -> Result<Ledger, Failure> {
     let waiting = Mutex::new(paths.iter());
     let next = || waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
     let some = || {
-        let mut all = Ledger::default();
+        let mut all = Tally::default();
         while let Some(path) = next() {
-            all.merge(read_one(path)?);
+            all = read_one(all, path)?;
         }
-        Ok::<_, Failure>(all)
+        Ok::<_, Failure>(all.finish())
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(paths.len());
     let parts: Vec<_> = thread::scope(|scope| {
@@ -88,10 +88,10 @@ fn read(paths: &[PathBuf]) -> Result<Ledger, Failure> {
     Ok(all)
 }
 
-fn read_one(path: &Path) -> Result<Ledger, Failure> {
+fn read_one(all: Tally, path: &Path) -> Result<Tally, Failure> {
     let file = File::open(path).map_err(LinesError::Io);
-    let ledger = file.and_then(|file| read_from(BufReader::with_capacity(1 << 16, file)));
-    ledger.map_err(|why| {
+    let read = file.and_then(|file| read_from(all, BufReader::with_capacity(1 << 16, file)));
+    read.map_err(|why| {
         Failure::new(
             format!("{}: {why}", path.display()),
             "give files that `podfence ledger` wrote; if one was cut short, have it written again",
@@ -99,13 +99,13 @@ fn read_one(path: &Path) -> Result<Ledger, Failure> {
     })
 }
 
-fn read_from(mut file: impl BufRead) -> Result<Ledger, LinesError> {
+fn read_from(all: Tally, mut file: impl BufRead) -> Result<Tally, LinesError> {
     if !file.fill_buf()?.starts_with(&MAGIC) {
-        return Ledger::read_lines(&mut file);
+        return all.read_lines(&mut file);
     }
     let mut decoder = zstd::Decoder::with_buffer(file)?;
     decoder.window_log_max(WINDOW_LOG)?;
-    Ledger::read_lines(&mut BufReader::with_capacity(1 << 16, decoder))
+    all.read_lines(&mut BufReader::with_capacity(1 << 16, decoder))
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
         let mut plain = Vec::new();
         ledger.write_lines(&mut plain).unwrap();
         for bytes in [plain, compressed(&ledger).unwrap()] {
-            assert_eq!(read_from(&bytes[..]).unwrap(), ledger);
+            assert_eq!(read_from(Tally::default(), &bytes[..]).unwrap().finish(), ledger);
         }
     }
 }

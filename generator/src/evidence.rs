@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
 /// The JSON's schema.
@@ -101,9 +102,11 @@ pub struct Proof {
     /// The connections were older than their observation, every one.
     pub adopted_only: bool,
     /// Nodes that saw it.
-    pub nodes: Vec<String>,
+    #[serde(with = "texts")]
+    pub nodes: Vec<Arc<str>>,
     /// Flow ids, to be asked of the flow log.
-    pub samples: Vec<String>,
+    #[serde(with = "texts")]
+    pub samples: Vec<Arc<str>>,
     /// `namespace/name` of the Services through which the client called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<String>,
@@ -240,7 +243,7 @@ fn outermost(a: &Option<String>, b: &Option<String>, wanted: Ordering) -> Option
     }
 }
 
-fn union_of(ours: &mut Vec<String>, theirs: &[String], most: usize) {
+fn union_of<T: Clone + Ord>(ours: &mut Vec<T>, theirs: &[T], most: usize) {
     ours.extend_from_slice(theirs);
     ours.sort_unstable();
     ours.dedup();
@@ -331,6 +334,10 @@ impl Proofs<'_> {
             samples.sort_unstable();
             samples.dedup();
         }
+        let shared = |text: &Arc<str>| match naming::printable(text) {
+            printable if printable == **text => text.clone(),
+            printable => printable.into(),
+        };
         let printable = |all: Vec<String>| all.iter().map(|text| naming::printable(text)).collect();
         Proof {
             peer: naming::party_in_full(peer),
@@ -342,10 +349,24 @@ impl Proofs<'_> {
             last_seen: seen.map(|s| naming::instant(s.last_seen)),
             direction_rule: seen.map(|s| s.direction_rule.name().to_owned()),
             adopted_only: seen.is_some_and(|s| s.adopted_only),
-            nodes: seen.map(|s| s.nodes.iter().map(|n| naming::printable(n)).collect()).unwrap_or_default(),
-            samples: printable(samples),
+            nodes: seen.map(|s| s.nodes.iter().map(shared).collect()).unwrap_or_default(),
+            samples: samples.iter().map(shared).collect(),
             services: printable(routes::services(self.routes, edge, server, self.cluster)),
             dns_names: printable(routes::names(self.routes, edge)),
         }
+    }
+}
+
+/// Texts that very many proofs share, as JSON.
+mod texts {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(texts: &[Arc<str>], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(texts.iter().map(|text| &**text))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<str>>, D::Error> {
+        Ok(Vec::<String>::deserialize(from)?.into_iter().map(Arc::from).collect())
     }
 }

@@ -170,7 +170,7 @@ impl EdgeJson {
             direction_rule: link.seen.direction_rule.name(),
             adopted_only: link.seen.adopted_only,
             nodes: link.seen.nodes.iter().map(ToString::to_string).collect(),
-            samples: link.seen.samples.clone(),
+            samples: link.seen.samples.iter().map(ToString::to_string).collect(),
         }
     }
 }

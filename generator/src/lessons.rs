@@ -40,7 +40,7 @@ pub struct Lesson {
     /// Flows of an accepted edge.
     pub accepted_flows: u64,
     /// Sample flows of an accepted edge.
-    pub accepted_samples: Vec<String>,
+    pub accepted_samples: Vec<Arc<str>>,
 }
 
 /// Why an edge is allowed.
@@ -135,7 +135,7 @@ pub struct LeftOut {
     /// Flows.
     pub flows: u64,
     /// Sample flows.
-    pub samples: Vec<String>,
+    pub samples: Vec<Arc<str>>,
 }
 
 /// Everything the ledger teaches about a cluster.

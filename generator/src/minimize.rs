@@ -10,21 +10,21 @@ use std::collections::{BTreeMap, btree_map::Entry};
 /// Merges peers with the same ports and ports with the same peers, drops what another rule of the
 /// same policy and direction contains, joins blocks whose union is a block. Single ports stay single
 /// ports: neighbours do not become a range.
-pub fn minimize(policies: &PolicySet) -> PolicySet {
-    let one = |policy: &NetworkPolicy| NetworkPolicy {
-        ingress: policy.ingress.as_deref().map(minimize_rules),
-        egress: policy.egress.as_deref().map(minimize_rules),
-        ..policy.clone()
+pub fn minimize(policies: PolicySet) -> PolicySet {
+    let one = |policy: NetworkPolicy| NetworkPolicy {
+        ingress: policy.ingress.map(minimize_rules),
+        egress: policy.egress.map(minimize_rules),
+        ..policy
     };
-    PolicySet { policies: policies.policies.iter().map(one).collect() }
+    PolicySet { policies: policies.policies.into_iter().map(one).collect() }
 }
 
 /// An empty list means everyone, or every port.
 type Peers = Vec<Peer>;
 type Ports = Vec<Port>;
 
-fn minimize_rules(rules: &[Rule]) -> Vec<Rule> {
-    let mut now: Vec<(Peers, Ports)> = rules.iter().map(|r| (peers(r.peers.clone()), ports(r.ports.clone()))).collect();
+fn minimize_rules(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut now: Vec<(Peers, Ports)> = rules.into_iter().map(|r| (peers(r.peers), ports(r.ports))).collect();
     loop {
         let by_ports = merge(now.iter().cloned().map(|(peers, ports)| (ports, peers)), peers);
         let mut next = merge(by_ports.into_iter().map(|(ports, peers)| (peers, ports)), ports);

@@ -27,6 +27,8 @@ use model::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    panic::resume_unwind,
+    thread,
 };
 
 /// The label on everything podfence writes (Kubernetes' recommended labels).
@@ -126,13 +128,16 @@ pub fn synthesize(ledger: &Ledger, cluster: &Cluster, options: &Options) -> Resu
     let lessons = Lessons::of(ledger, cluster, &subjects, options)?;
     let openings = Openings::of(&lessons, cluster, &subjects, options)?;
     let closed = Closed::of(&subjects, &options.no_default_deny)?;
-    let mut policies = minimize(&write_policies(&subjects, &openings));
+    let mut policies = minimize(write_policies(&subjects, &openings));
     policies.policies.extend(closed.policies());
     policies.sort();
     let verified = verify(&policies, cluster, &subjects, &lessons, &openings)?;
-    let evidence = Evidence::of(&policies, cluster, &subjects, &lessons, &openings, &options.routes);
     let required = options.required.unwrap_or(certificate::REQUIRED);
-    let certificate = Certificate::of(ledger, cluster, &subjects, &lessons, required);
+    let (evidence, certificate) = thread::scope(|scope| {
+        let certificate = scope.spawn(|| Certificate::of(ledger, cluster, &subjects, &lessons, required));
+        let evidence = Evidence::of(&policies, cluster, &subjects, &lessons, &openings, &options.routes);
+        (evidence, certificate.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
     let never_observed = never_observed(&subjects, ledger);
     let notes = notes(cluster, &subjects, &lessons, &openings, &policies);
     let chosen = (options.outside.name(), options.peers.name());

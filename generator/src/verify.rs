@@ -29,6 +29,8 @@ use model::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::resume_unwind,
+    thread,
 };
 
 /// So many broken pairs are named; the rest would say the same.
@@ -68,7 +70,7 @@ pub fn verify(
         broken: Vec::new(),
         verified: Verified { lessons: lessons.lessons.len() as u64, ..Verified::default() },
     };
-    inquiry.pairs(&faces);
+    inquiry.all_pairs(&faces);
     inquiry.addresses(&faces, policies);
     inquiry.strangers(&faces, policies);
     if inquiry.broken.is_empty() { Ok(inquiry.verified) } else { Err(Refused::LawBroken(inquiry.broken)) }
@@ -311,13 +313,36 @@ struct Inquiry<'a> {
     verified: Verified,
 }
 
-impl Inquiry<'_> {
-    fn pairs(&mut self, faces: &[Face]) {
-        let clients: Vec<_> = faces.iter().map(|f| self.reference.subject(Endpoint::Pod(&f.pod, f.address))).collect();
+impl<'a> Inquiry<'a> {
+    /// Every pair, on every core: the clients are shared out in order, so that what is found is found in order.
+    fn all_pairs(&mut self, faces: &[Face]) {
         let servers: Vec<_> =
             faces.iter().map(|f| self.reference.subject(Endpoint::Pod(&f.sibling, f.address))).collect();
-        for (from, client) in faces.iter().zip(&clients) {
-            for (to, server) in faces.iter().zip(&servers) {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let shares = faces.chunks(faces.len().div_ceil(threads).max(1));
+        let parts: Vec<Inquiry<'a>> = thread::scope(|scope| {
+            let (servers, own) = (&servers, &*self);
+            let asking = |clients| {
+                let mut part = Inquiry { broken: Vec::new(), verified: Verified::default(), ..*own };
+                scope.spawn(move || {
+                    part.pairs(clients, faces, servers);
+                    part
+                })
+            };
+            let running: Vec<_> = shares.map(asking).collect();
+            running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        for part in parts {
+            self.verified.pairs += part.verified.pairs;
+            self.broken.extend(part.broken);
+        }
+        self.broken.truncate(NAMED);
+    }
+
+    fn pairs(&mut self, clients: &[Face], faces: &[Face], servers: &[model::reference::Subject<'_>]) {
+        for from in clients {
+            let client = &self.reference.subject(Endpoint::Pod(&from.pod, from.address));
+            for (to, server) in faces.iter().zip(servers) {
                 if from.families.is_disjoint(&to.families) {
                     continue;
                 }

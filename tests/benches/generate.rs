@@ -251,7 +251,7 @@ impl Town {
                         flows: 1 + random.below(50) as u64,
                         first_seen: at,
                         last_seen: at + 1_000,
-                        samples: vec![format!("{:016x}", random.bits())],
+                        samples: vec![format!("{:016x}", random.bits()).into()],
                         direction_rule: DirectionRule::Syn,
                         adopted_only: false,
                         nodes: vec![node.clone()],

@@ -206,8 +206,8 @@ fn everything() -> Ledger {
     let (w0, w1) = (worlds::workload(0), worlds::workload(1));
     let edge = Edge { client: Party::Workload(w0.clone()), server: Party::Workload(w1), protocol: 6, port: 9 };
     let hour = hour_of(worlds::BEGIN);
-    ledger.leave_out(&"node-0".into(), hour, (Unfit::DirectionUnknown, Some(edge)), 3, &["f".to_owned()]);
-    ledger.leave_out(&"node-0".into(), hour, (Unfit::Unattributed, None), 2, &["g".to_owned()]);
+    ledger.leave_out(&"node-0".into(), hour, (Unfit::DirectionUnknown, Some(edge)), 3, &["f".into()]);
+    ledger.leave_out(&"node-0".into(), hour, (Unfit::Unattributed, None), 2, &["g".into()]);
     ledger.half_known.entry(w0).or_default().add(&"node-0".into(), hour, 2);
     ledger
 }

@@ -59,7 +59,7 @@ fn an_accepted_edge_must_be_one_that_was_left_out() {
     let cluster = shop();
     let mut ledger = Ledger::default();
     let denied = edge(workload("frontend"), workload("cart"));
-    ledger.leave_out(&"node-0".into(), 0, (Unfit::Denied, Some(denied)), 1, &["f1".to_owned()]);
+    ledger.leave_out(&"node-0".into(), 0, (Unfit::Denied, Some(denied)), 1, &["f1".into()]);
     let accept = |name: &str| Options { accept: vec![name.to_owned()], ..Options::default() };
     let said = refusal(&ledger, &cluster, &accept("shop/frontend->shop/cart:8081/tcp"));
     assert!(said.contains("can be accepted: shop/frontend->shop/cart:8080/tcp"), "{said}");

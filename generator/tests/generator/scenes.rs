@@ -256,7 +256,7 @@ pub(crate) fn sight(ledger: &mut Ledger, node: &str, hour: i64, edge: &Edge) {
         flows: 7,
         first_seen: start,
         last_seen: start + 1_000_000_000,
-        samples: vec![format!("f{hour}")],
+        samples: vec![format!("f{hour}").into()],
         direction_rule: DirectionRule::Syn,
         adopted_only: false,
         nodes: vec![node.into()],

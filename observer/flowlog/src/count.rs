@@ -13,6 +13,7 @@ use arrow::{
     array::{Array, BooleanArray, Int64Array, UInt8Array, UInt16Array},
     record_batch::RecordBatch,
 };
+use foldhash::fast::RandomState;
 use model::{
     cluster::WorkloadKey,
     ledger::{Facts, Ledger, Party, PartyId, Row, Tally},
@@ -89,6 +90,9 @@ pub fn count(root: &Path) -> Result<Counted, Error> {
     Ok(all)
 }
 
+/// Rows that are counted together: what their texts mean is worked out once for all of them.
+const BATCH: usize = 1 << 15;
+
 /// Rows of a node in one place.
 enum Part {
     Segment(PathBuf),
@@ -104,7 +108,8 @@ fn one_after_another(nodes: &Mutex<Vec<Vec<Part>>>) -> Counted {
             let before = counting.summary.rows + counting.summary.gaps;
             let (path, read) = match part {
                 Part::Segment(path) => {
-                    let read = batches(&path, Some(Columns::NAMES), &|_| true, &mut |batch| counting.batch(batch));
+                    let read =
+                        batches(&path, Some(Columns::NAMES), &|_| true, BATCH, &mut |batch| counting.batch(batch));
                     (path, read)
                 }
                 Part::Wal(path, batches) => (path, batches.iter().try_for_each(|batch| counting.batch(batch))),
@@ -153,6 +158,7 @@ impl Counting {
 /// A batch while its rows are counted: what its texts mean, each worked out once.
 struct Reading<'a> {
     c: &'a Columns<'a>,
+    is_flow: Known<'a, bool>,
     client: End<'a>,
     server: End<'a>,
     protocol: Known<'a, u8>,
@@ -163,15 +169,16 @@ struct Reading<'a> {
     end_reason: Known<'a, EndReason>,
     node: Known<'a, Arc<str>>,
     /// By client, place of the Service's name, protocol and port.
-    calls: HashMap<(PartyId, usize, u8, u16), Fate>,
+    calls: HashMap<(PartyId, usize, u8, u16), Fate, RandomState>,
     /// Client, address, and place of the name that led there.
-    names: HashSet<(PartyId, IpAddr, usize)>,
+    names: HashSet<(PartyId, IpAddr, usize), RandomState>,
 }
 
 impl<'a> Reading<'a> {
     fn of(c: &'a Columns<'a>) -> Self {
         Self {
             c,
+            is_flow: Known::of("row_kind", &c.row_kind),
             client: End::of(
                 ["client_entity", "client_ip"],
                 [&c.client_entity, &c.client_ip, &c.client_namespace, &c.client_workload_kind, &c.client_workload],
@@ -187,8 +194,8 @@ impl<'a> Reading<'a> {
             staged_verdict: Known::of("staged_verdict", &c.staged_verdict),
             end_reason: Known::of("end_reason", &c.end_reason),
             node: Known::of("node", &c.node),
-            calls: HashMap::new(),
-            names: HashSet::new(),
+            calls: HashMap::default(),
+            names: HashSet::default(),
         }
     }
 
@@ -208,11 +215,12 @@ impl<'a> Reading<'a> {
     }
 
     fn row(&mut self, i: usize, counting: &mut Counting) -> Result<(), String> {
-        match text(&self.c.row_kind, i, "row_kind")? {
-            schema::FLOW => self.flow(i, counting),
-            schema::GAP => self.gap(i, counting),
+        let is_flow = *self.is_flow.get(i, |kind| match kind {
+            schema::FLOW => Ok(true),
+            schema::GAP => Ok(false),
             other => Err(format!("row_kind is `{other}`")),
-        }
+        })?;
+        if is_flow { self.flow(i, counting) } else { self.gap(i, counting) }
     }
 
     fn gap(&mut self, i: usize, counting: &mut Counting) -> Result<(), String> {
@@ -335,8 +343,8 @@ struct End<'a> {
     namespace: &'a Texts<'a>,
     kind: &'a Texts<'a>,
     workload: &'a Texts<'a>,
-    workloads: HashMap<[Option<usize>; 3], PartyId>,
-    addresses: HashMap<(Entity, IpAddr), PartyId>,
+    workloads: HashMap<[Option<usize>; 3], PartyId, RandomState>,
+    addresses: HashMap<(Entity, IpAddr), PartyId, RandomState>,
 }
 
 impl<'a> End<'a> {
@@ -347,8 +355,8 @@ impl<'a> End<'a> {
             namespace,
             kind,
             workload,
-            workloads: HashMap::new(),
-            addresses: HashMap::new(),
+            workloads: HashMap::default(),
+            addresses: HashMap::default(),
         }
     }
 

@@ -100,7 +100,8 @@ impl Reading<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<(), String> {
         let filter = self.filter;
         let before = self.rows + self.gaps;
-        let read = batches(&segment.path, None, &|group| may_hold(filter, group), &mut |batch| self.batch(batch));
+        let read =
+            batches(&segment.path, None, &|group| may_hold(filter, group), BATCH, &mut |batch| self.batch(batch));
         read.map_err(|why| format!("{why}; {} rows before that were read", self.rows + self.gaps - before))
     }
 
@@ -129,11 +130,13 @@ fn may_hold(filter: &Filter, group: &RowGroupMetaData) -> bool {
 /// Rows that are decoded together.
 const BATCH: usize = 4096;
 
-/// Hands the batches of a segment to `each`: of the row groups wanted, these columns of them or all.
+/// Hands the batches of a segment to `each`, of at most so many rows: of the row groups wanted, these columns of them
+/// or all.
 pub(crate) fn batches(
     path: &Path,
     columns: Option<&[&str]>,
     wanted: &dyn Fn(&RowGroupMetaData) -> bool,
+    rows: usize,
     each: &mut dyn FnMut(&RecordBatch) -> Result<(), String>,
 ) -> Result<(), String> {
     let file = match File::open(path) {
@@ -149,7 +152,7 @@ pub(crate) fn batches(
         let all = builder.metadata().file_metadata().schema_descr();
         let mask =
             columns.map_or_else(ProjectionMask::all, |names| ProjectionMask::columns(all, names.iter().copied()));
-        builder.with_projection(mask).with_row_groups(groups).with_batch_size(BATCH).build()
+        builder.with_projection(mask).with_row_groups(groups).with_batch_size(rows).build()
     })?;
     while let Some(batch) = surviving(|| batches.next().transpose())? {
         each(&batch)?;

@@ -94,6 +94,8 @@ pub struct Past {
     pub told_until: Option<UnixNanos>,
     /// See [`Settings::lag`].
     pub lag: UnixNanos,
+    /// See [`Settings::linger`].
+    pub linger: UnixNanos,
 }
 
 /// What became of what was told.
@@ -140,14 +142,14 @@ impl History {
     /// One that knows nothing yet.
     pub fn new(settings: Settings) -> Self {
         let mut cluster = Cluster::default();
-        cluster.past.lag = settings.lag;
+        (cluster.past.lag, cluster.past.linger) = (settings.lag, settings.linger);
         Self { settings, cluster, ..Self::default() }
     }
 
     /// One that knows a cluster from files: of what was before, its stamps tell.
     pub fn of(cluster: Cluster, settings: Settings) -> Self {
         let mut history = Self { settings, cluster, ..Self::default() };
-        history.cluster.past.lag = settings.lag;
+        (history.cluster.past.lag, history.cluster.past.linger) = (settings.lag, settings.linger);
         for (index, pod) in history.cluster.pods.iter().enumerate() {
             let (id, deleted) = (pod_id(pod), !pod.lives());
             if !deleted {
@@ -390,10 +392,16 @@ impl History {
         if pod.addresses.is_empty() {
             pod.addresses.clone_from(&old.addresses);
         }
-        if old.addresses.is_empty() || set(&old.addresses) == set(&pod.addresses) {
-            return tenure;
-        }
-        let since = known.told.saturating_sub(self.settings.lag);
+        let stays = old.addresses.is_empty() || set(&old.addresses) == set(&pod.addresses);
+        // It started anew while nobody watched, and may have had others in between.
+        let unseen = self.cluster.past.blind_since.is_some()
+            && old.running_since.is_some()
+            && old.running_since != pod.running_since;
+        let since = match (stays, at) {
+            (true, Some(at)) if unseen => self.unseen(at),
+            (true, _) => return tenure,
+            (false, _) => known.told.saturating_sub(self.settings.lag),
+        };
         let mut former = old.clone();
         let mut ended = tenure;
         ended.end(since, at.unwrap_or(UnixNanos::MAX));
@@ -465,13 +473,27 @@ impl History {
         Namesake::NoneOrOlder
     }
 
-    /// News that is older than what is known says no more than what was missing.
+    /// News that is older than what is known says what was missing: addresses that the pod has, or that it had and left
+    /// again before anybody said so.
     fn late(&mut self, pod: &Pod) {
-        let Some(known) = self.pods.get(&pod_id(pod)) else { return };
+        let id = pod_id(pod);
+        let Some(known) = self.pods.get(&id).copied() else { return };
         let newer = &mut self.cluster.pods[known.index];
         if newer.addresses.is_empty() {
             newer.addresses.clone_from(&pod.addresses);
+            return;
         }
+        let theirs = set(&pod.addresses);
+        let mut formers = self.cluster.past.pods.iter().filter(|former| pod_id(former) == id);
+        let is_told = |one: &Pod| set(&one.addresses) == theirs;
+        if theirs.is_empty() || is_told(newer) || formers.any(is_told) {
+            return;
+        }
+        let until = if known.told == UnixNanos::MIN { UnixNanos::MAX } else { known.told };
+        let mut tenure = Tenure::since(pod.started, pod.running_since);
+        tenure.surely_from = tenure.surely_from.min(until);
+        tenure.end(UnixNanos::MIN, until);
+        self.cluster.past.pods.push(Pod { tenure: Some(tenure), ..pod.clone() });
     }
 }
 

@@ -6,6 +6,7 @@
 mod fitness;
 mod lines;
 mod sightings;
+mod sums;
 mod tally;
 
 pub use fitness::{Facts, Unfit, asked_edge, denial, is_answered, is_first_slice, party};
@@ -81,7 +82,7 @@ pub struct EdgeCounters {
     /// Last packet.
     pub last_seen: UnixNanos,
     /// Up to eight flow ids, the smallest ones, so that the sample does not depend on the order.
-    pub samples: Vec<String>,
+    pub samples: Vec<Arc<str>>,
     /// The surest way in which direction became known.
     pub direction_rule: DirectionRule,
     /// All flows were older than their observer: adopted by the kernel program, or under way when a capture began.
@@ -100,7 +101,7 @@ pub struct Seen {
     /// Last packet.
     pub last_seen: UnixNanos,
     /// As [`EdgeCounters::samples`].
-    pub samples: Vec<String>,
+    pub samples: Vec<Arc<str>>,
     /// As [`EdgeCounters::direction_rule`].
     pub direction_rule: DirectionRule,
     /// As [`EdgeCounters::adopted_only`].
@@ -115,7 +116,7 @@ pub struct LeftUnfit {
     /// Flows, by who saw them and when.
     pub sightings: Sightings,
     /// Up to eight flow ids, the smallest ones.
-    pub samples: Vec<String>,
+    pub samples: Vec<Arc<str>>,
 }
 
 /// When an observer instance watched which node. What it did not see within is in the gaps.
@@ -163,8 +164,8 @@ impl Ledger {
                     if edge.is_none() {
                         known.for_each(|key| self.half_know(instance, hour_of(event.start), key, 1));
                     }
-                    let sample = std::slice::from_ref(&record.flow_id);
-                    self.leave_out(instance, hour_of(event.start), (reason, edge), 1, sample);
+                    let sample = [record.flow_id.as_str().into()];
+                    self.leave_out(instance, hour_of(event.start), (reason, edge), 1, &sample);
                 }
             }
         }
@@ -184,7 +185,7 @@ impl Ledger {
         hour: Hour,
         what: (Unfit, Option<Edge>),
         flows: u64,
-        samples: &[String],
+        samples: &[Arc<str>],
     ) {
         let all = self.unfit.entry(what).or_default();
         all.sightings.add(instance, hour, flows);
@@ -326,7 +327,7 @@ fn counters(record: &FlowRecord, facts: &Facts<'_>) -> EdgeCounters {
         flows: u64::from(facts.is_first_slice),
         first_seen: record.event.start,
         last_seen: record.event.end.max(record.event.start),
-        samples: vec![record.flow_id.clone()],
+        samples: vec![record.flow_id.as_str().into()],
         direction_rule: record.event.direction_rule,
         adopted_only: facts.is_older_than_its_observer(),
         nodes: vec![record.node.clone()],
@@ -334,7 +335,7 @@ fn counters(record: &FlowRecord, facts: &Facts<'_>) -> EdgeCounters {
 }
 
 /// The smallest few ids of both.
-fn add_samples(samples: &mut Vec<String>, more: &[String]) {
+fn add_samples(samples: &mut Vec<Arc<str>>, more: &[Arc<str>]) {
     for id in more {
         if samples.len() >= SAMPLES && samples.last().is_some_and(|last| id >= last) {
             continue;

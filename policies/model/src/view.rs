@@ -28,6 +28,8 @@ pub struct AddressView {
     /// Why what came later is not.
     beyond: &'static str,
     lag: UnixNanos,
+    /// How long what went unseen may still hold its addresses.
+    linger: UnixNanos,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +113,7 @@ impl AddressView {
             horizon,
             beyond,
             lag: past.lag,
+            linger: past.linger,
         };
         let nodes = cluster.nodes.iter().chain(past.nodes.iter().map(|(name, node)| (name, node)));
         for (name, node) in nodes {
@@ -275,7 +278,9 @@ impl AddressView {
             return Answer::Unknown(unknown::WATCH_GAP);
         }
         match only(claims.iter().filter(|claim| claim.tenure.possibly(at))) {
-            Only::One(claim) if self.unseen_since(claim, at) => Answer::Unknown(unknown::WATCH_GAP),
+            Only::One(claim) if self.unseen_since(claim, at) || self.unseen_before(claim, at) => {
+                Answer::Unknown(unknown::WATCH_GAP)
+            }
             // Who called and got no answer may have meant the holder before, or nobody.
             Only::One(claim)
                 if spoke == Spoke::No && claims.iter().any(|other| !same(&other.holder, &claim.holder)) =>
@@ -296,6 +301,13 @@ impl AddressView {
     fn unseen_since(&self, claim: &Claim, at: UnixNanos) -> bool {
         let last_sure = claim.tenure.surely_until.max(claim.tenure.from);
         last_sure <= at && self.gaps.iter().any(|(from, until)| *from <= at && last_sure < *until)
+    }
+
+    /// Whether, before a claim is sure, somebody may still be there who came and was deleted by force while nobody
+    /// watched.
+    fn unseen_before(&self, claim: &Claim, at: UnixNanos) -> bool {
+        let lingers = |(from, until): &(UnixNanos, UnixNanos)| (*from..until.saturating_add(self.linger)).contains(&at);
+        at < claim.tenure.surely_from && self.gaps.iter().any(lingers)
     }
 
     /// When a claim has begun: where that is not known, its stamp's fraction of a second and the news' delay later.

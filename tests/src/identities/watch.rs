@@ -44,8 +44,10 @@ impl<'w> Watcher<'w> {
             (from, from + UnixNanos::from(length) * MS)
         });
         let mut history = History::new(Settings { lag: LAG, ..Settings::default() });
-        history.relist(&beginning(), START - 1_000 * MS, Some(0));
-        Self { world, coming, next: 0, gap, history, now: START - 1_000 * MS, view: None }
+        // Long enough before that nobody lingers from then.
+        let begun = START - 60_000 * MS;
+        history.relist(&beginning(), begun, Some(0));
+        Self { world, coming, next: 0, gap, history, now: begun, view: None }
     }
 
     /// The time in which nobody watched.

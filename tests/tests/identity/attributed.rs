@@ -1,8 +1,6 @@
 //! Ends of flows are attributed rightly, or unknown for a reason that the truth bears out.
 //!
-//! Not all of them yet: in rare courses of events (about one end in 500,000) a pod whose address was never told, in a
-//! sandbox that was soon made again, is taken for the one that was created within the same second, and a few more are
-//! unknown although they could be known. Both are counted, and may not become more.
+//! A few in a million are unknown although they could be known; they are counted, and may not become more.
 
 use super::identities::{Hold, LAG, MS, Plan, START, Watcher, World, addresses, plans};
 use model::{
@@ -54,7 +52,6 @@ struct Tally {
     right: u64,
     unknown: u64,
     nobodys: u64,
-    wrong: u64,
     needless: u64,
 }
 
@@ -63,7 +60,6 @@ impl Tally {
         self.right += more.right;
         self.unknown += more.unknown;
         self.nobodys += more.nobodys;
-        self.wrong += more.wrong;
         self.needless += more.needless;
     }
 }
@@ -127,8 +123,7 @@ fn judge(
     match (&one.truth, end.entity) {
         (Some(hold), Entity::Pod) => {
             if end.pod_uid.as_deref() != Some(&*hold.uid) {
-                tally.wrong += 1;
-                return Ok(());
+                return Err(TestCaseError::fail(format!("wrong: {one:?} answered {end:?}")));
             }
             prop_assert_eq!(end.workload.as_deref(), Some(&hold.workload), "another owner: {:?}", one);
             tally.right += 1;
@@ -200,8 +195,7 @@ fn all(cases: u32, gaps: bool) {
     println!("{cases} runs: {sums:?}, {:.1} % unknown", share * 100.0);
     assert!(sums.right > u64::from(cases) * 3, "too little was asked");
     assert!(share < if gaps { 0.5 } else { 0.3 }, "most is unknown: {share}");
-    assert!(sums.wrong * 10_000 <= sums.right, "{sums:?}");
-    assert!(sums.needless * 2_000 <= sums.right, "{sums:?}");
+    assert!(sums.needless * 20_000 <= sums.right, "{sums:?}");
 }
 
 #[test]

@@ -18,14 +18,16 @@
 //! Always holds: what was written is what comes back; a text that is cut short, damaged or of another version is an
 //! error that says where; a line is read before the next is looked at, and none may be longer than 16 MiB.
 
-use super::{Edge, Hour, Ledger, LeftUnfit, Party, SAMPLES, Seen, Sightings, Unfit, Watched};
+use super::{Edge, Hour, Ledger, Party, PartyId, SAMPLES, Sightings, Tally, Unfit, sums::Sums, tally::Ends};
 use crate::{
     cluster::WorkloadKey,
     record::{DirectionRule, Gap, UnixNanos},
 };
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
     io::{self, BufRead, Read as _, Write},
     net::IpAddr,
     sync::Arc,
@@ -55,15 +57,47 @@ pub enum LinesError {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
-    Ledger { version: u32 },
-    Party(Vec<String>),
-    Instance(String, Option<(String, UnixNanos, UnixNanos)>),
-    Edge(u32, u32, u8, u16, UnixNanos, UnixNanos, String, bool, Vec<String>, Vec<String>, Vec<Row>),
-    Unfit(String, Option<(u32, u32, u8, u16)>, Vec<String>, Vec<Row>),
+enum Line<'a> {
+    Ledger {
+        version: u32,
+    },
+    #[serde(borrow)]
+    Party(Vec<Text<'a>>),
+    Instance(#[serde(borrow)] Text<'a>, #[serde(borrow)] Option<(Text<'a>, UnixNanos, UnixNanos)>),
+    Edge(#[serde(borrow)] Box<EdgeLine<'a>>),
+    Unfit(#[serde(borrow)] Text<'a>, Option<(u32, u32, u8, u16)>, #[serde(borrow)] Vec<Text<'a>>, Vec<Row>),
     HalfKnown(u32, Vec<Row>),
-    Gap(UnixNanos, UnixNanos, String, String, u64),
-    End { lines: u64 },
+    Gap(UnixNanos, UnixNanos, #[serde(borrow)] Text<'a>, #[serde(borrow)] Text<'a>, u64),
+    End {
+        lines: u64,
+    },
+}
+
+/// Client, server, protocol, port, first and last seen, direction rule, whether adopted only, nodes, samples, rows.
+#[derive(Serialize, Deserialize)]
+struct EdgeLine<'a>(
+    u32,
+    u32,
+    u8,
+    u16,
+    UnixNanos,
+    UnixNanos,
+    #[serde(borrow)] Text<'a>,
+    bool,
+    #[serde(borrow)] Vec<Text<'a>>,
+    #[serde(borrow)] Vec<Text<'a>>,
+    Vec<Row>,
+);
+
+/// A text of the line it is read from.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
 }
 
 /// An instance, and its hours with their flows, one after the other.
@@ -83,25 +117,34 @@ impl Ledger {
         }
         let instances = self.numbered_instances();
         for (name, _) in in_order(&instances) {
-            let watched = self.watched.get(name).map(|w| (w.node.to_string(), w.from, w.until));
-            out.line(&Line::Instance(name.to_string(), watched))?;
+            let watched = self.watched.get(name).map(|w| ((&*w.node).into(), w.from, w.until));
+            out.line(&Line::Instance((&**name).into(), watched))?;
         }
         for (edge, seen) in &self.edges {
             let (client, server, protocol, port) = ends(edge, &parties);
-            let (rule, rows) = (seen.direction_rule.name().to_owned(), rows(&seen.sightings, &instances));
-            let (nodes, samples) = (seen.nodes.iter().map(ToString::to_string).collect(), seen.samples.clone());
-            let (first, last, adopted) = (seen.first_seen, seen.last_seen, seen.adopted_only);
-            out.line(&Line::Edge(client, server, protocol, port, first, last, rule, adopted, nodes, samples, rows))?;
+            out.line(&Line::Edge(Box::new(EdgeLine(
+                client,
+                server,
+                protocol,
+                port,
+                seen.first_seen,
+                seen.last_seen,
+                seen.direction_rule.name().into(),
+                seen.adopted_only,
+                texts(&seen.nodes),
+                texts(&seen.samples),
+                rows(&seen.sightings, &instances),
+            ))))?;
         }
         for ((reason, edge), left) in &self.unfit {
             let (edge, rows) = (edge.as_ref().map(|edge| ends(edge, &parties)), rows(&left.sightings, &instances));
-            out.line(&Line::Unfit(reason.name().to_owned(), edge, left.samples.clone(), rows))?;
+            out.line(&Line::Unfit(reason.name().into(), edge, texts(&left.samples), rows))?;
         }
         for (key, sightings) in &self.half_known {
             out.line(&Line::HalfKnown(parties[&Party::Workload(key.clone())], rows(sightings, &instances)))?;
         }
         for gap in &self.gaps {
-            out.line(&Line::Gap(gap.start, gap.end, gap.node.to_string(), gap.reason.to_string(), gap.lost))?;
+            out.line(&Line::Gap(gap.start, gap.end, (&*gap.node).into(), (&*gap.reason).into(), gap.lost))?;
         }
         let lines = out.lines;
         out.line(&Line::End { lines })
@@ -112,23 +155,7 @@ impl Ledger {
     /// # Errors
     /// [`LinesError`]: the line and what is wrong with it. Nothing of a ledger that cannot be read whole is returned.
     pub fn read_lines(from: &mut dyn BufRead) -> Result<Self, LinesError> {
-        let (mut read, mut number, mut text) = (Reading::default(), 0, Vec::new());
-        loop {
-            text.clear();
-            let length = (&mut *from).take(LONGEST + 1).read_until(b'\n', &mut text)?;
-            number += 1;
-            let wrong = |why: String| LinesError::Line { line: number, why };
-            if length as u64 > LONGEST {
-                return Err(wrong(format!("longer than {LONGEST} bytes")));
-            }
-            if length == 0 {
-                return Err(wrong("the ledger ends here without its end: it was cut short".to_owned()));
-            }
-            let line = serde_json::from_slice(&text).map_err(|why| wrong(format!("no line of a ledger: {why}")))?;
-            if read.line(line, number).map_err(wrong)? == Place::End {
-                return Ok(read.ledger);
-            }
-        }
+        Tally::default().read_lines(from).map(Tally::finish)
     }
 
     fn numbered_parties(&self) -> HashMap<Party, u32> {
@@ -168,12 +195,19 @@ fn in_order<T>(numbered: &HashMap<T, u32>) -> Vec<(&T, u32)> {
     all
 }
 
-fn party_words(party: &Party) -> Vec<String> {
+fn party_words(party: &Party) -> Vec<Text<'_>> {
+    let address = |ip: &IpAddr| Text(Cow::Owned(ip.to_string()));
     match party {
-        Party::Workload(key) => vec!["workload".into(), key.namespace.clone(), key.kind.clone(), key.name.clone()],
-        Party::Node(ip) => vec!["node".into(), ip.to_string()],
-        Party::Outside(ip) => vec!["outside".into(), ip.to_string()],
+        Party::Workload(key) => {
+            vec!["workload".into(), (&*key.namespace).into(), (&*key.kind).into(), (&*key.name).into()]
+        }
+        Party::Node(ip) => vec!["node".into(), address(ip)],
+        Party::Outside(ip) => vec!["outside".into(), address(ip)],
     }
+}
+
+fn texts(all: &[Arc<str>]) -> Vec<Text<'_>> {
+    all.iter().map(|text| (&**text).into()).collect()
 }
 
 fn ends(edge: &Edge, parties: &HashMap<Party, u32>) -> (u32, u32, u8, u16) {
@@ -192,23 +226,61 @@ fn rows(sightings: &Sightings, instances: &HashMap<Arc<str>, u32>) -> Vec<Row> {
     sightings.by_instance().iter().map(row).collect()
 }
 
+impl Tally {
+    /// Merges what [`Ledger::write_lines`] wrote.
+    ///
+    /// # Errors
+    /// [`LinesError`]: the line and what is wrong with it. What was merged before is gone, too.
+    pub fn read_lines(self, from: &mut dyn BufRead) -> Result<Self, LinesError> {
+        let (mut read, mut number, mut text) = (Reading::into(self), 0, Vec::new());
+        loop {
+            text.clear();
+            let length = (&mut *from).take(LONGEST + 1).read_until(b'\n', &mut text)?;
+            number += 1;
+            let wrong = |why: String| LinesError::Line { line: number, why };
+            if length as u64 > LONGEST {
+                return Err(wrong(format!("longer than {LONGEST} bytes")));
+            }
+            if length == 0 {
+                return Err(wrong("the ledger ends here without its end: it was cut short".to_owned()));
+            }
+            let line = serde_json::from_slice(&text).map_err(|why| wrong(format!("no line of a ledger: {why}")))?;
+            if read.line(line, number).map_err(wrong)? == Place::End {
+                return Ok(read.tally);
+            }
+        }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Place {
     Before,
     End,
 }
 
-#[derive(Default)]
+/// One ledger while it is read: what its own numbers mean, and what it said already.
 struct Reading {
-    parties: Vec<Party>,
-    instances: Vec<Arc<str>>,
-    /// Names that occur in many lines, once.
-    names: BTreeSet<Arc<str>>,
-    ledger: Ledger,
+    tally: Tally,
+    parties: Vec<PartyId>,
+    instances: Vec<u32>,
+    edges: HashSet<Ends, RandomState>,
+    unfit: HashSet<(Unfit, Option<Ends>), RandomState>,
+    half_known: HashSet<PartyId, RandomState>,
 }
 
 impl Reading {
-    fn line(&mut self, line: Line, number: u64) -> Result<Place, String> {
+    fn into(tally: Tally) -> Self {
+        Self {
+            tally,
+            parties: Vec::new(),
+            instances: Vec::new(),
+            edges: HashSet::default(),
+            unfit: HashSet::default(),
+            half_known: HashSet::default(),
+        }
+    }
+
+    fn line(&mut self, line: Line<'_>, number: u64) -> Result<Place, String> {
         match (number, &line) {
             (1, Line::Ledger { version: VERSION }) => return Ok(Place::Before),
             (1, Line::Ledger { version }) => {
@@ -219,53 +291,34 @@ impl Reading {
         }
         match line {
             Line::Ledger { .. } => {}
-            Line::Party(words) => self.parties.push(party(&words)?),
-            Line::Instance(name, watched) => self.instance(name, watched),
-            Line::Edge(
-                client,
-                server,
-                protocol,
-                port,
-                first_seen,
-                last_seen,
-                rule,
-                adopted_only,
-                nodes,
-                samples,
-                rows,
-            ) => {
-                let edge = self.edge((client, server, protocol, port))?;
-                let seen = Seen {
-                    sightings: self.sightings(rows)?,
-                    first_seen,
-                    last_seen,
-                    samples: kept(samples)?,
-                    direction_rule: rule.parse::<DirectionRule>()?,
-                    adopted_only,
-                    nodes: nodes
-                        .into_iter()
-                        .map(|node| self.shared(node))
-                        .collect::<BTreeSet<_>>()
-                        .into_iter()
-                        .collect(),
-                };
-                once(self.ledger.edges.insert(edge, seen).is_none())?;
+            Line::Party(words) => {
+                let party = party(&words)?;
+                self.parties.push(self.tally.party(party));
             }
+            Line::Instance(name, watched) => self.instance(&name, watched),
+            Line::Edge(line) => self.edge(*line)?,
             Line::Unfit(reason, edge, samples, rows) => {
-                let known = Unfit::ALL.into_iter().find(|known| known.name() == reason);
-                let reason = known.ok_or_else(|| format!("`{reason}` is no reason of this version"))?;
-                let edge = edge.map(|edge| self.edge(edge)).transpose()?;
-                let left = LeftUnfit { sightings: self.sightings(rows)?, samples: kept(samples)? };
-                once(self.ledger.unfit.insert((reason, edge), left).is_none())?;
+                let known = Unfit::ALL.into_iter().find(|known| known.name() == reason.0);
+                let reason = known.ok_or_else(|| format!("`{}` is no reason of this version", reason.0))?;
+                let what = (reason, edge.map(|edge| self.ends(edge)).transpose()?);
+                let by_instance = self.by_instance(rows)?;
+                once(self.unfit.insert(what))?;
+                self.tally.merge_unfit(what, Sums { by_instance, samples: kept(&samples)?, ..Sums::default() });
             }
             Line::HalfKnown(party, rows) => {
-                let key = self.party(party)?.workload().cloned().ok_or("a half known end that is no workload")?;
-                let sightings = self.sightings(rows)?;
-                once(self.ledger.half_known.insert(key, sightings).is_none())?;
+                let id = self.party(party)?;
+                let key = self.tally.workload(id).cloned().ok_or("a half known end that is no workload")?;
+                let rows = self.by_instance(rows)?.into_iter();
+                let sightings = rows.map(|(name, hours)| (self.tally.named(name).clone(), hours)).collect();
+                once(self.half_known.insert(id))?;
+                self.tally.rest.half_known.entry(key).or_default().merge(Sightings::of(sightings));
             }
             Line::Gap(start, end, node, reason, lost) => {
-                let (node, reason) = (self.shared(node), self.shared(reason));
-                self.ledger.gaps.insert(Gap { start, end, node, reason, lost });
+                let [node, reason] = [node, reason].map(|text| {
+                    let number = self.tally.name(&text.0);
+                    self.tally.named(number).clone()
+                });
+                self.tally.rest.gaps.insert(Gap { start, end, node, reason, lost });
             }
             Line::End { lines } if lines == number - 1 => return Ok(Place::End),
             Line::End { lines } => return Err(format!("{} lines came before, {lines} were written", number - 1)),
@@ -273,40 +326,52 @@ impl Reading {
         Ok(Place::Before)
     }
 
-    fn instance(&mut self, name: String, watched: Option<(String, UnixNanos, UnixNanos)>) {
-        let name = self.shared(name);
+    fn instance(&mut self, name: &Text<'_>, watched: Option<(Text<'_>, UnixNanos, UnixNanos)>) {
+        let number = self.tally.name(&name.0);
         if let Some((node, from, until)) = watched {
-            let node = self.shared(node);
-            self.ledger.watched.insert(name.clone(), Watched { node, from, until });
+            let node = self.tally.name(&node.0);
+            let (name, node) = (self.tally.named(number).clone(), self.tally.named(node).clone());
+            self.tally.rest.watch(&name, &node, from, until);
         }
-        self.instances.push(name);
+        self.instances.push(number);
     }
 
-    fn party(&self, number: u32) -> Result<&Party, String> {
-        self.parties.get(number as usize).ok_or_else(|| format!("party {number} is not known yet"))
+    fn edge(&mut self, line: EdgeLine<'_>) -> Result<(), String> {
+        let EdgeLine(client, server, protocol, port, first_seen, last_seen, rule, adopted_only, nodes, samples, rows) =
+            line;
+        let ends = self.ends((client, server, protocol, port))?;
+        let seen = Sums {
+            by_instance: self.by_instance(rows)?,
+            nodes: nodes.iter().map(|node| self.tally.name(&node.0)).collect(),
+            first_seen,
+            last_seen,
+            samples: kept(&samples)?,
+            direction_rule: rule.0.parse::<DirectionRule>()?,
+            adopted_only,
+            ..Sums::default()
+        };
+        once(self.edges.insert(ends))?;
+        self.tally.merge_seen(ends, seen);
+        Ok(())
     }
 
-    fn edge(&self, (client, server, protocol, port): (u32, u32, u8, u16)) -> Result<Edge, String> {
-        Ok(Edge { client: self.party(client)?.clone(), server: self.party(server)?.clone(), protocol, port })
+    fn party(&self, number: u32) -> Result<PartyId, String> {
+        self.parties.get(number as usize).copied().ok_or_else(|| format!("party {number} is not known yet"))
     }
 
-    fn sightings(&self, rows: Vec<Row>) -> Result<Sightings, String> {
-        let mut all = BTreeMap::new();
+    fn ends(&self, (client, server, protocol, port): (u32, u32, u8, u16)) -> Result<Ends, String> {
+        Ok(Ends { client: self.party(client)?, server: self.party(server)?, protocol, port })
+    }
+
+    fn by_instance(&self, rows: Vec<Row>) -> Result<Vec<(u32, Vec<(Hour, u32)>)>, String> {
+        let mut all: Vec<(u32, Vec<(Hour, u32)>)> = Vec::with_capacity(rows.len());
         for (instance, numbers) in rows {
-            let name = self.instances.get(instance as usize);
+            let name = self.instances.get(instance as usize).copied();
             let name = name.ok_or_else(|| format!("instance {instance} is not known yet"))?;
-            once(all.insert(name.clone(), cells(&numbers)?).is_none())?;
+            once(all.iter().all(|(known, _)| *known != name))?;
+            all.push((name, cells(&numbers)?));
         }
-        Ok(Sightings::of(all))
-    }
-
-    fn shared(&mut self, text: String) -> Arc<str> {
-        if let Some(known) = self.names.get(text.as_str()) {
-            return known.clone();
-        }
-        let text: Arc<str> = text.into();
-        self.names.insert(text.clone());
-        text
+        Ok(all)
     }
 }
 
@@ -329,18 +394,18 @@ fn cells(numbers: &[i64]) -> Result<Vec<(Hour, u32)>, String> {
 }
 
 /// Samples as a ledger keeps them: few, in order, each once.
-fn kept(samples: Vec<String>) -> Result<Vec<String>, String> {
-    let in_order = samples.windows(2).all(|pair| pair[0] < pair[1]);
+fn kept(samples: &[Text<'_>]) -> Result<Vec<Arc<str>>, String> {
+    let in_order = samples.windows(2).all(|pair| pair[0].0 < pair[1].0);
     if in_order && samples.len() <= SAMPLES {
-        Ok(samples)
+        Ok(samples.iter().map(|sample| Arc::from(&*sample.0)).collect())
     } else {
         Err("samples that a ledger does not keep".to_owned())
     }
 }
 
-fn party(words: &[String]) -> Result<Party, String> {
+fn party(words: &[Text<'_>]) -> Result<Party, String> {
     let address = |text: &str| text.parse::<IpAddr>().map_err(|why| format!("`{text}`: {why}"));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words: Vec<&str> = words.iter().map(|word| &*word.0).collect();
     Ok(match words[..] {
         ["workload", namespace, kind, name] => Party::Workload(Arc::new(WorkloadKey {
             namespace: namespace.to_owned(),

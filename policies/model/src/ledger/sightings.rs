@@ -22,6 +22,33 @@ pub fn hour_of(at: UnixNanos) -> Hour {
 /// One observer instance's hours, in order, with flows.
 pub type Hours = (Arc<str>, Vec<(Hour, u32)>);
 
+/// Adds flows to hours that are in order.
+pub(super) fn add(hours: &mut Vec<(Hour, u32)>, hour: Hour, flows: u32) {
+    // Rows come nearly in order of time.
+    match hours.last_mut() {
+        Some((last, all)) if *last == hour => *all = all.saturating_add(flows),
+        Some((last, _)) if *last < hour => hours.push((hour, flows)),
+        _ => match hours.binary_search_by_key(&hour, |(hour, _)| *hour) {
+            Ok(place) => hours[place].1 = hours[place].1.saturating_add(flows),
+            Err(place) => hours.insert(place, (hour, flows)),
+        },
+    }
+}
+
+/// Takes other hours that are in order, and `both` of what is in either.
+pub(super) fn join(ours: &mut Vec<(Hour, u32)>, theirs: Vec<(Hour, u32)>, both: fn(u32, u32) -> u32) {
+    if ours.is_empty() {
+        *ours = theirs;
+        return;
+    }
+    for (hour, flows) in theirs {
+        match ours.binary_search_by_key(&hour, |(hour, _)| *hour) {
+            Ok(place) => ours[place].1 = both(ours[place].1, flows),
+            Err(place) => ours.insert(place, (hour, flows)),
+        }
+    }
+}
+
 /// Flows by observer instance and hour. An hour may have none: what was seen in it had begun before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sightings(Vec<Hours>);
@@ -35,16 +62,7 @@ impl Sightings {
     /// Adds flows. More than 2^32 - 1 of one edge, hour and observer count as so many.
     pub fn add(&mut self, instance: &Arc<str>, hour: Hour, flows: u64) {
         let flows = u32::try_from(flows).unwrap_or(u32::MAX);
-        let hours = self.hours_of(instance);
-        // Rows come nearly in order of time.
-        match hours.last_mut() {
-            Some((last, all)) if *last == hour => *all = all.saturating_add(flows),
-            Some((last, _)) if *last < hour => hours.push((hour, flows)),
-            _ => match hours.binary_search_by_key(&hour, |(hour, _)| *hour) {
-                Ok(place) => hours[place].1 = hours[place].1.saturating_add(flows),
-                Err(place) => hours.insert(place, (hour, flows)),
-            },
-        }
+        add(self.hours_of(instance), hour, flows);
     }
 
     /// The larger of both, cell by cell.
@@ -59,17 +77,7 @@ impl Sightings {
 
     fn join(&mut self, other: Self, both: fn(u32, u32) -> u32) {
         for (instance, theirs) in other.0 {
-            let ours = self.hours_of(&instance);
-            if ours.is_empty() {
-                *ours = theirs;
-                continue;
-            }
-            for (hour, flows) in theirs {
-                match ours.binary_search_by_key(&hour, |(hour, _)| *hour) {
-                    Ok(place) => ours[place].1 = both(ours[place].1, flows),
-                    Err(place) => ours.insert(place, (hour, flows)),
-                }
-            }
+            join(self.hours_of(&instance), theirs, both);
         }
     }
 

@@ -1,13 +1,12 @@
-//! A ledger of very many rows, counted by numbers instead of names.
+//! A ledger of very many rows, or of very many ledgers, made by numbers instead of names.
 //!
 //! Always holds: a tally's ledger is the one that [`Ledger::add`] makes of the same rows, each node's observer being its
-//! instance; so the ledgers of tallies of different rows append to each other.
+//! instance; so the ledgers of tallies of different rows append to each other. Of ledgers that were read into it, it is
+//! the one that [`Ledger::merge`] makes of them.
 
-use super::{Edge, Facts, Ledger, LeftUnfit, Party, SAMPLES, Seen, Sightings, Unfit, fitness, hour_of};
-use crate::{
-    cluster::WorkloadKey,
-    record::{DirectionRule, UnixNanos},
-};
+use super::{Edge, Facts, Ledger, LeftUnfit, Party, Unfit, fitness, hour_of, sums::Sums};
+use crate::{cluster::WorkloadKey, record::UnixNanos};
+use foldhash::fast::RandomState;
 use std::{collections::HashMap, sync::Arc};
 
 /// The number of a party in a tally.
@@ -37,35 +36,34 @@ pub struct Row<'a> {
 
 /// An edge by numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Ends {
-    client: PartyId,
-    server: PartyId,
-    protocol: u8,
-    port: u16,
+pub(super) struct Ends {
+    pub(super) client: PartyId,
+    pub(super) server: PartyId,
+    pub(super) protocol: u8,
+    pub(super) port: u16,
 }
 
-/// What was seen of an edge, or left out, so far.
-struct Sums {
-    sightings: Sightings,
-    first_seen: UnixNanos,
-    last_seen: UnixNanos,
-    samples: Vec<Box<str>>,
-    direction_rule: DirectionRule,
-    adopted_only: bool,
-    nodes: Vec<Arc<str>>,
+/// The node of the last row, and from when until when it watched.
+struct Watching {
+    node: Arc<str>,
+    number: u32,
+    from: UnixNanos,
+    until: UnixNanos,
 }
 
-/// Counts rows.
+/// Counts rows, or merges ledgers.
 #[derive(Default)]
 pub struct Tally {
     parties: Vec<Party>,
-    numbers: HashMap<Party, PartyId>,
-    seen: HashMap<Ends, Sums>,
-    unfit: HashMap<(Unfit, Option<Ends>), Sums>,
-    /// What has no place by number: who watched when, and half known flows.
-    rest: Ledger,
-    /// The node of the last row, and from when until when it watched.
-    watching: Option<(Arc<str>, UnixNanos, UnixNanos)>,
+    numbers: HashMap<Party, PartyId, RandomState>,
+    /// Of nodes and of observer instances.
+    names: Vec<Arc<str>>,
+    numbers_of_names: HashMap<Arc<str>, u32, RandomState>,
+    seen: HashMap<Ends, Sums, RandomState>,
+    unfit: HashMap<(Unfit, Option<Ends>), Sums, RandomState>,
+    /// What has no place by number: who watched when, gaps, and half known flows.
+    pub(super) rest: Ledger,
+    watching: Option<Watching>,
 }
 
 impl Tally {
@@ -83,16 +81,30 @@ impl Tally {
         self.parties[id.0 as usize].workload()
     }
 
+    /// The number of a node's or an observer instance's name.
+    pub(super) fn name(&mut self, name: &str) -> u32 {
+        if let Some(known) = self.numbers_of_names.get(name) {
+            return *known;
+        }
+        let (name, number): (Arc<str>, _) = (name.into(), u32::try_from(self.names.len()).unwrap_or(u32::MAX));
+        self.names.push(name.clone());
+        self.numbers_of_names.insert(name, number);
+        number
+    }
+
+    /// The name behind a number.
+    pub(super) fn named(&self, number: u32) -> &Arc<str> {
+        &self.names[number as usize]
+    }
+
     /// Counts a row.
     pub fn add(&mut self, row: &Row<'_>) {
-        self.watch(row);
+        let node = self.watch(row);
         let Row { facts, client, server, .. } = *row;
         let port = fitness::port_of(facts.protocol, row.port);
         let ends = client.zip(server).map(|(client, server)| Ends { client, server, protocol: facts.protocol, port });
         match (facts.fitness(), ends) {
-            (Ok(()), Some(ends)) => {
-                self.seen.entry(ends).or_insert_with(|| Sums::new(row)).add(row, u64::from(facts.is_first_slice));
-            }
+            (Ok(()), Some(ends)) => self.seen.entry(ends).or_default().add(row, node, u32::from(facts.is_first_slice)),
             (fitness, ends) => {
                 let reason = fitness.err().unwrap_or(Unfit::Unattributed);
                 if !facts.counts_as(reason) {
@@ -105,91 +117,58 @@ impl Tally {
                         }
                     }
                 }
-                self.unfit.entry((reason, ends)).or_insert_with(|| Sums::new(row)).add(row, 1);
+                self.unfit.entry((reason, ends)).or_default().add(row, node, 1);
             }
         }
     }
 
-    /// Rows of a node come together, so that its name is seldom looked up.
-    fn watch(&mut self, row: &Row<'_>) {
-        match &mut self.watching {
-            Some((node, from, until)) if Arc::ptr_eq(node, row.node) => {
-                *from = (*from).min(row.start);
-                *until = (*until).max(row.end);
-            }
-            _ => {
-                self.note_watching();
-                self.watching = Some((row.node.clone(), row.start, row.end));
-            }
+    /// The number of a row's node. Rows of a node come together, so that its name is seldom looked up.
+    fn watch(&mut self, row: &Row<'_>) -> u32 {
+        if let Some(watching) = &mut self.watching
+            && Arc::ptr_eq(&watching.node, row.node)
+        {
+            watching.from = watching.from.min(row.start);
+            watching.until = watching.until.max(row.end);
+            return watching.number;
         }
+        self.note_watching();
+        let number = self.name(row.node);
+        self.watching = Some(Watching { node: row.node.clone(), number, from: row.start, until: row.end });
+        number
     }
 
     fn note_watching(&mut self) {
-        if let Some((node, from, until)) = self.watching.take() {
+        if let Some(Watching { node, from, until, .. }) = self.watching.take() {
             self.rest.watch(&node, &node, from, until);
         }
     }
 
-    /// The ledger of all rows.
+    /// Merges what a ledger says of an edge.
+    pub(super) fn merge_seen(&mut self, ends: Ends, theirs: Sums) {
+        self.seen.entry(ends).or_default().merge(theirs);
+    }
+
+    /// Merges what a ledger says of flows that feed no rule.
+    pub(super) fn merge_unfit(&mut self, what: (Unfit, Option<Ends>), theirs: Sums) {
+        self.unfit.entry(what).or_default().merge(theirs);
+    }
+
+    /// The ledger of all rows, or of all that was merged.
     pub fn finish(mut self) -> Ledger {
         self.note_watching();
-        let (parties, mut ledger) = (self.parties, self.rest);
+        let (parties, names, mut ledger) = (self.parties, self.names, self.rest);
         let edge = |ends: Ends| Edge {
             client: parties[ends.client.0 as usize].clone(),
             server: parties[ends.server.0 as usize].clone(),
             protocol: ends.protocol,
             port: ends.port,
         };
-        ledger.edges = self.seen.into_iter().map(|(ends, sums)| (edge(ends), sums.seen())).collect();
+        ledger.edges = self.seen.into_iter().map(|(ends, sums)| (edge(ends), sums.seen(&names))).collect();
         let unfit = self.unfit.into_iter().map(|((reason, ends), sums)| {
-            let seen = sums.seen();
+            let seen = sums.seen(&names);
             ((reason, ends.map(edge)), LeftUnfit { sightings: seen.sightings, samples: seen.samples })
         });
         ledger.unfit = unfit.collect();
         ledger
-    }
-}
-
-impl Sums {
-    fn new(row: &Row<'_>) -> Self {
-        Self {
-            sightings: Sightings::default(),
-            first_seen: row.start,
-            last_seen: row.end,
-            samples: Vec::new(),
-            direction_rule: row.facts.direction_rule,
-            adopted_only: true,
-            nodes: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, row: &Row<'_>, flows: u64) {
-        self.sightings.add(row.node, hour_of(row.start), flows);
-        self.first_seen = self.first_seen.min(row.start);
-        self.last_seen = self.last_seen.max(row.end.max(row.start));
-        self.direction_rule = self.direction_rule.min(row.facts.direction_rule);
-        self.adopted_only &= row.facts.is_older_than_its_observer();
-        if let Err(place) = self.nodes.binary_search(row.node) {
-            self.nodes.insert(place, row.node.clone());
-        }
-        // Nearly every id is larger than the few that are kept.
-        if (self.samples.len() < SAMPLES || self.samples.last().is_some_and(|last| row.flow_id < &**last))
-            && let Err(place) = self.samples.binary_search_by(|id| (**id).cmp(row.flow_id))
-        {
-            self.samples.insert(place, row.flow_id.into());
-            self.samples.truncate(SAMPLES);
-        }
-    }
-
-    fn seen(self) -> Seen {
-        Seen {
-            sightings: self.sightings,
-            first_seen: self.first_seen,
-            last_seen: self.last_seen,
-            samples: self.samples.into_iter().map(String::from).collect(),
-            direction_rule: self.direction_rule,
-            adopted_only: self.adopted_only,
-            nodes: self.nodes,
-        }
     }
 }

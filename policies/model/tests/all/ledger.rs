@@ -96,7 +96,7 @@ fn a_connection_seen_whole_feeds_its_edge() {
     assert_eq!((&cells[..], edge.protocol, edge.port), (&[("n1@0", 0, 1)][..], flow::TCP, 80));
     assert!(matches!(&edge.client, Party::Workload(w) if w.name == "web"));
     assert_eq!((seen.first_seen, seen.last_seen), (5, 9));
-    assert_eq!((seen.samples.as_slice(), seen.adopted_only), (&["f1".to_owned()][..], false));
+    assert_eq!((seen.samples.as_slice(), seen.adopted_only), (&["f1".into()][..], false));
 }
 
 #[test]
@@ -420,7 +420,7 @@ proptest! {
         let refused = |r: &&FlowRecord| matches!(r.event.verdict, FlowVerdict::Deny | FlowVerdict::AuditDeny | FlowVerdict::Revoked);
         let denied: Vec<Edge> = ledger.refused().into_iter().cloned().collect();
         prop_assert!(ledger.learned().keys().all(|edge| !denied.contains(edge)));
-        let fed: Vec<&str> = ledger.edges.values().flat_map(|seen| &seen.samples).map(String::as_str).collect();
+        let fed: Vec<&str> = ledger.edges.values().flat_map(|seen| &seen.samples).map(|id| &**id).collect();
         for record in records.iter().filter(refused) {
             let only_denied = records.iter().filter(|r| r.flow_id == record.flow_id).all(|r| refused(&r));
             prop_assert!(!only_denied || !fed.contains(&record.flow_id.as_str()));

@@ -20,7 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use told::Told;
 
@@ -133,6 +133,7 @@ fn follow(agent: &Agent, source: &mut dyn Source, stop: &AtomicBool) -> Result<(
     let (mut told, mut troubles, mut in_force) = (Told::default(), Vec::new(), false);
     while !stop.load(Ordering::Relaxed) {
         let changed = source.changed(LOOK_EVERY);
+        told.due(Instant::now());
         let now = source.troubles();
         if now != troubles {
             agent.troubles(&now).map_err(Error::Serve)?;
@@ -149,7 +150,7 @@ fn follow(agent: &Agent, source: &mut dyn Source, stop: &AtomicBool) -> Result<(
         match updated {
             Ok(update) => {
                 in_force = true;
-                told.update(&source.name(), &update);
+                told.update(&source.name(), &update, Instant::now());
             }
             Err(why) => {
                 // Its status cannot be told where it is gone, which the next update says.

@@ -1,25 +1,51 @@
 //! What a person who watches the process reads of it, on standard error: a line for each update, and one for each thing
-//! that is wrong when it becomes so.
+//! that stays wrong for a while.
 
 use agent::{Report, Update, mode_name};
 use datapath::{Uncovered, WhyUncovered};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use verdict::Mode;
 
-/// What was said is not said again until it went and came back.
+/// Every pod comes with a link before it is known, and goes before it: what passes within this time is not said.
+const PASSES: Duration = Duration::from_secs(5);
+
+/// What is wrong now, and since when, until it was said. What was said is not said again until it went and came back.
 #[derive(Default)]
-pub(crate) struct Told(BTreeSet<String>);
+pub(crate) struct Told(BTreeMap<String, Option<Instant>>);
 
 impl Told {
-    /// One line for the update, and one for each pod, link and object about which something is to be said for the first
-    /// time.
-    pub(crate) fn update(&mut self, from: &str, update: &Update) {
+    /// One line for the update.
+    pub(crate) fn update(&mut self, from: &str, update: &Update, now: Instant) {
         tracing::info!("{}", summary(from, update));
-        let problems: BTreeSet<String> = problems(update).collect();
-        for problem in problems.difference(&self.0) {
-            tracing::warn!("{problem}");
-        }
-        self.0 = problems;
+        self.are_wrong(problems(update), now);
+    }
+
+    fn are_wrong(&mut self, problems: impl Iterator<Item = String>, now: Instant) {
+        let before = std::mem::take(&mut self.0);
+        self.0 = problems
+            .map(|problem| {
+                let since = before.get(&problem).copied().unwrap_or(Some(now));
+                (problem, since)
+            })
+            .collect();
+    }
+
+    /// One line for each pod, link and object about which something is to be said for the first time.
+    pub(crate) fn due(&mut self, now: Instant) {
+        self.taken(now).iter().for_each(|problem| tracing::warn!("{problem}"));
+    }
+
+    fn taken(&mut self, now: Instant) -> Vec<String> {
+        let lasts = |since: &Option<Instant>| since.is_some_and(|since| now.saturating_duration_since(since) >= PASSES);
+        let due = self.0.iter_mut().filter(|(_, since)| lasts(since));
+        due.map(|(problem, since)| {
+            *since = None;
+            problem.clone()
+        })
+        .collect()
     }
 }
 
@@ -69,6 +95,22 @@ fn problems(update: &Update) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
     use agent::NotCovered;
+
+    #[test]
+    fn what_passes_is_not_said_and_what_lasts_is_said_once() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let wrong = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>().into_iter();
+        told.are_wrong(wrong(&["passes", "lasts"]), at(0));
+        assert!(told.taken(at(4)).is_empty());
+        told.are_wrong(wrong(&["lasts"]), at(4));
+        assert_eq!(told.taken(at(5)), ["lasts"]);
+        told.are_wrong(wrong(&["lasts"]), at(6));
+        assert!(told.taken(at(60)).is_empty(), "said once");
+        told.are_wrong(wrong(&[]), at(61));
+        told.are_wrong(wrong(&["lasts"]), at(62));
+        assert_eq!(told.taken(at(67)), ["lasts"], "it went and came back");
+    }
 
     #[test]
     fn an_update_is_one_line_and_a_problem_another() {

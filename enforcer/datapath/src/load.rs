@@ -319,13 +319,17 @@ impl Datapath {
         };
         let ours = [id(abi::FROM_POD)?, id(abi::TO_POD)?];
         let mut all = BTreeMap::new();
-        // A link that went since is not overtaken.
         for ifindex in self.hooks.attached().into_iter().filter(|ifindex| found.links.contains_key(ifindex)) {
             let xdp = found.xdp.get(&ifindex).copied();
             let before = ahead(&mut route, ifindex, xdp, self.hooks.attachment(), ours)?;
             if !before.is_empty() {
                 all.insert(ifindex, before);
             }
+        }
+        if !all.is_empty() {
+            // A link that goes loses its programs; it is not overtaken.
+            let left = veths(&mut route, &self.ignored)?.links;
+            all.retain(|ifindex, _| left.contains_key(ifindex));
         }
         Ok(all)
     }

@@ -74,7 +74,7 @@ pub(crate) fn replace_folder(
         }
     }
     let mut done = Replaced::default();
-    for (path, text) in files {
+    for path in files.keys() {
         match standing.get(Path::new(path)) {
             Some(Standing::Same) => done.unchanged += 1,
             Some(_) => done.changed.push(path.clone()),

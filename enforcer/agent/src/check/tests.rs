@@ -28,7 +28,7 @@ fn every_question_comes_up() {
 }
 
 /// A client that may open to one of two kinds of backends, and every way in which a Service can lead to them.
-const SERVICES: &str = r#"
+const SERVICES: &str = r#"---
 {apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 192.0.2.11}]}}

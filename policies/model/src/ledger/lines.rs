@@ -18,7 +18,11 @@
 //! Always holds: what was written is what comes back; a text that is cut short, damaged or of another version is an
 //! error that says where; a line is read before the next is looked at, and none may be longer than 16 MiB.
 
-use super::{Edge, Hour, Ledger, Party, PartyId, SAMPLES, Sightings, Tally, Unfit, sums::Sums, tally::Ends};
+use super::{
+    Edge, Hour, Ledger, Party, PartyId, SAMPLES, Sightings, Tally, Unfit,
+    sums::{ByInstance, Sums},
+    tally::Ends,
+};
 use crate::{
     cluster::WorkloadKey,
     record::{DirectionRule, Gap, UnixNanos},
@@ -363,8 +367,8 @@ impl Reading {
         Ok(Ends { client: self.party(client)?, server: self.party(server)?, protocol, port })
     }
 
-    fn by_instance(&self, rows: Vec<Row>) -> Result<Vec<(u32, Vec<(Hour, u32)>)>, String> {
-        let mut all: Vec<(u32, Vec<(Hour, u32)>)> = Vec::with_capacity(rows.len());
+    fn by_instance(&self, rows: Vec<Row>) -> Result<ByInstance, String> {
+        let mut all: ByInstance = Vec::with_capacity(rows.len());
         for (instance, numbers) in rows {
             let name = self.instances.get(instance as usize).copied();
             let name = name.ok_or_else(|| format!("instance {instance} is not known yet"))?;

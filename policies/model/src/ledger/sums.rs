@@ -4,10 +4,13 @@ use super::{Hour, SAMPLES, Seen, Sightings, hour_of, sightings, tally::Row};
 use crate::record::{DirectionRule, UnixNanos};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Hours with flows, each observer instance's in order, by its number.
+pub(super) type ByInstance = Vec<(u32, Vec<(Hour, u32)>)>;
+
 /// What was seen so far.
 pub(super) struct Sums {
-    /// By the number of an observer instance, the one that saw it last at the end: hours with flows.
-    pub(super) by_instance: Vec<(u32, Vec<(Hour, u32)>)>,
+    /// The instance that saw it last at the end.
+    pub(super) by_instance: ByInstance,
     /// The numbers of the nodes that saw it.
     pub(super) nodes: Vec<u32>,
     pub(super) first_seen: UnixNanos,

@@ -116,7 +116,7 @@ fn one_after_another(nodes: &Mutex<Vec<Vec<Part>>>) -> Counted {
             };
             if let Err(why) = read {
                 let read = counting.summary.rows + counting.summary.gaps - before;
-                let why = format!("{why}; {read} rows before that were read");
+                let why = if read == 0 { why } else { format!("{why}; {read} rows before that were read") };
                 counting.summary.damaged.push(Damaged { path, why });
             }
         }

@@ -7,9 +7,9 @@ use datapath::{Datapath, Link, Options, TestInput, UnknownPod};
 use flow::{Address, Direction, Gso, PacketBytes};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::{
-    Effect, Hook, Limits, Mode, Sheet, Sockets, Standing, Tables, Verdict,
+    Effect, Hook, Limits, Mode, Room, Sheet, Sockets, Standing, Tables, Verdict,
     abi::{self, ConnectionKey, ConnectionRecord, EndpointRecord, RuleKey},
-    decide, effect,
+    decide, effect, make_room,
     memory::Memory,
     refuse,
 };
@@ -70,6 +70,8 @@ pub struct Rig {
     counted: BTreeMap<u32, u64>,
     /// Packets put in.
     pub packets: u64,
+    /// Entries that were taken out for want of room, as no agent swept.
+    pub expired: usize,
     /// Packets that test runs refuse: too short for their EtherType.
     pub refused: u64,
 }
@@ -89,7 +91,16 @@ impl Rig {
         memory.limits.set(limits);
         memory.capacity.set(connections as usize);
         let kernel = Datapath::load(&options)?;
-        Ok(Self { kernel, memory, links: BTreeMap::new(), input, counted: BTreeMap::new(), packets: 0, refused: 0 })
+        Ok(Self {
+            kernel,
+            memory,
+            links: BTreeMap::new(),
+            input,
+            counted: BTreeMap::new(),
+            packets: 0,
+            expired: 0,
+            refused: 0,
+        })
     }
 
     /// Leads a link to an endpoint with these own addresses (index 4: link-local).
@@ -184,6 +195,12 @@ impl Rig {
         self.kernel.set_test(self.input)
     }
 
+    /// An agent sweeps, and finds nothing to take out: the kernel leaves expiry to it for a while.
+    pub fn sweeps(&mut self) -> Result<(), datapath::Error> {
+        self.memory.swept.set(self.input.now);
+        self.kernel.sweep().0.note(self.input.now)
+    }
+
     /// Takes every connection out of both.
     pub fn clear(&mut self) -> Result<(), datapath::Error> {
         let (sweep, tables) = self.kernel.sweep();
@@ -255,7 +272,7 @@ impl Rig {
         Ok(())
     }
 
-    fn expected(&self, at: Entrance, frame: &[u8]) -> Outcome {
+    fn expected(&mut self, at: Entrance, frame: &[u8]) -> Outcome {
         let Some(endpoint) = self.links.get(&at.ifindex).copied() else {
             return Outcome { verdict: verdict::unknown_pod(), dropped: true };
         };
@@ -272,7 +289,13 @@ impl Rig {
         let verdict = match flow::parse(&Frame(frame, at.gso)) {
             Ok(packet) => {
                 sheet.packet = packet;
-                decide(&self.memory, &hook, &mut sheet)
+                let verdict = decide(&self.memory, &hook, &mut sheet);
+                if verdict.room() == Room::Lacking {
+                    let before = self.memory.ended.borrow().len();
+                    make_room(&self.memory, hook.now);
+                    self.expired += self.memory.ended.borrow().len() - before;
+                }
+                verdict
             }
             Err(error) => refuse(error),
         };
@@ -308,6 +331,10 @@ impl Rig {
             }
         }
         let counters = self.kernel.counters().map_err(|e| e.to_string())?;
+        let (ended, there) = (self.memory.ended.borrow().len() as u64, counters.ended);
+        if ended != there.packets || ended != there.events + there.lost {
+            return Err(format!("law 7: {ended} entries ended in user space; the kernel counted {there:?}"));
+        }
         let total: u64 = counters.verdicts.values().map(|counter| counter.packets).sum();
         if total != self.packets {
             return Err(format!("{} packets went in, {total} were counted", self.packets));

@@ -25,7 +25,7 @@ const PACKETS: u64 = 1_000_000;
 const PACKETS_OVER_TAP: u64 = 60_000;
 const LIMITS: Limits = Limits { half_open: 40, established: 40, tombstones: 40 };
 /// Fewer than the shares of two endpoints together, so that the table itself fills up.
-const CONNECTIONS: u32 = 150;
+const CONNECTIONS: u32 = 130;
 const PORTS: [u16; 7] = [1, 53, 80, 443, 8080, 8085, 65_535];
 const OWN: [[&str; 5]; 2] = [
     ["10.1.0.2", "fd00:1::2", "10.1.9.2", "fd00:1:9::2", "fe80::2"],
@@ -166,7 +166,7 @@ impl World {
         let mut steps = 0u64;
         while self.rig.packets < packets {
             steps += 1;
-            match self.random.below(40) {
+            match self.random.below(42) {
                 0 => self.publish(),
                 1 => {
                     let by = self.random.one(&[
@@ -187,7 +187,11 @@ impl World {
                     self.rig.standing(standing).expect("the setting");
                     self.trace.push(format!("sockets {answer:?}, standing {standing:?}"));
                 }
-                3..=25 => self.conversation(),
+                3 | 4 => {
+                    self.rig.sweeps().expect("a sweep");
+                    self.trace.push("the agent sweeps".into());
+                }
+                5..=27 => self.conversation(),
                 _ => self.noise(),
             }
             if steps.is_multiple_of(97) {
@@ -199,7 +203,11 @@ impl World {
             }
         }
         self.rig.compare().unwrap_or_else(|difference| panic!("{difference}\n{}", self.tail()));
-        println!("{} packets judged, {} refused by test runs", self.rig.packets, self.rig.refused);
+        let Rig { packets, refused, expired, .. } = self.rig;
+        println!(
+            "{packets} packets judged, {refused} refused by test runs; {expired} entries expired without an agent"
+        );
+        assert!(expired as u64 >= packets / 1000, "the kernel expired {expired} entries in {packets} packets");
         (self.reasons, self.features)
     }
 

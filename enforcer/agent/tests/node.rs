@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod world;
+mod away;
 mod big;
 mod ending;
 mod foreign;

@@ -14,7 +14,7 @@ use crate::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap, IterableMap, Map, MapData, MapError},
+    maps::{Array, HashMap, IterableMap, Map, MapData, MapError},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap as Known, HashSet},
@@ -22,8 +22,8 @@ use std::{
 };
 use verdict::{
     Phase, State,
-    abi::{ConnectionKey, ConnectionRecord, Event, Nanos, connection_parts, maps, word},
-    lifetime,
+    abi::{ConnectionKey, ConnectionRecord, Event, Nanos, SWEPT_BY_AGENT, connection_parts, maps, word},
+    lives,
 };
 
 /// BPF_NOEXIST: an entry that the kernel made meanwhile stays.
@@ -107,6 +107,7 @@ pub struct SweptEntry {
 /// The connection table and what of it was handed out.
 pub struct Sweep {
     connections: HashMap<MapData, ConnectionKey, ConnectionRecord>,
+    swept: Array<MapData, Nanos>,
     known: Known<EntryId, Seen>,
     told: Told,
     round: u64,
@@ -134,6 +135,7 @@ impl Sweep {
         let told = Told::open(pins, entries.max_entries())?;
         Ok(Self {
             connections,
+            swept: take_map(ebpf, maps::SWEPT)?,
             known: Known::new(),
             told,
             round: 0,
@@ -176,10 +178,16 @@ impl Sweep {
     /// every `due` nanoseconds. Takes out what is over at `now`.
     pub fn sweep(&mut self, tables: &mut Tables, now: Nanos, due: Nanos) -> Result<Vec<SweptEntry>, Error> {
         let swept = self.look(tables, now, due, |tables, key, record| over(tables, key, record, now))?;
+        self.note(now)?;
         if self.recount.is_due(now) {
             self.recount(tables, now)?;
         }
         Ok(swept)
+    }
+
+    /// Notes that an agent sweeps: until [`verdict::AGENT_AWAY`] has passed, the kernel leaves expiry to it.
+    pub fn note(&mut self, now: Nanos) -> Result<(), Error> {
+        self.swept.set(SWEPT_BY_AGENT, now, 0).map_err(Error::table("write", maps::SWEPT))
     }
 
     /// Holds each endpoint's shares against the entries of the last look.
@@ -350,9 +358,8 @@ fn over(tables: &Tables, key: &ConnectionKey, record: &ConnectionRecord, now: Na
     if !tables.places().contains_key(&parts.endpoint) {
         return Ended::Yes(Why::EndpointGone);
     }
-    let idle = now.saturating_sub(record[word::LAST_SEEN]);
     let phase = State(record[word::STATE]).phase();
-    if idle > lifetime(phase, parts.protocol) { Ended::Yes(Why::Expired) } else { Ended::No }
+    if lives(phase, parts.protocol, record[word::LAST_SEEN], now) { Ended::No } else { Ended::Yes(Why::Expired) }
 }
 
 /// The data behind a map of any type.

@@ -1,7 +1,7 @@
 //! What is pinned, and where: all that must outlive the agent.
 //!
 //! ```text
-//! BPFFS/v1/maps/NAME            tables of what happened: connections, their shares, counters, events
+//! BPFFS/v1/maps/NAME            tables of what happened: connections, their shares, the last sweep, counters, events
 //! BPFFS/v1/{pods,told,record}   what an agent must know of the one before it
 //! BPFFS/v1/epochs               the counter of epochs
 //! BPFFS/v1/links/N-DIRECTION    the hook of interface N
@@ -25,10 +25,11 @@ use std::{
 use verdict::abi::{self, maps};
 
 /// The tables that an agent adopts.
-pub(crate) const KEPT: [&str; 8] = [
+pub(crate) const KEPT: [&str; 9] = [
     maps::CONNECTIONS,
     maps::SHARES,
     maps::RETURNED,
+    maps::SWEPT,
     maps::RATES,
     maps::FRAGMENTS,
     maps::COUNTERS,

@@ -15,12 +15,15 @@ use core::cell::Cell;
 use flow::{Direction, Packet, ParseError};
 use packet::Linear;
 use tables::KernelTables;
-use verdict::{Effect, Hook, Looked, Mode, Reason, Sheet, Tables, Verdict, abi};
+use verdict::{Effect, Hook, Looked, Mode, Reason, Room, Sheet, Tables, Verdict, abi};
 
 /// TC_ACT_UNSPEC: whatever else is attached still runs.
 const PASS: i32 = -1;
 /// TC_ACT_SHOT.
 const DROP: i32 = 2;
+
+/// In an answer: the packet found no room.
+const NO_ROOM: i32 = 1 << 8;
 
 /// Packets that leave the node towards the pod: egress of the host side.
 #[classifier]
@@ -46,17 +49,35 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     let (ifindex, length, segments) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_segs as u16) };
     let Some(endpoint) = maps::endpoint_of(ifindex) else { return unknown_pod(skb, direction) };
     let Some(packet) = flow::brief(&Linear { skb }) else {
-        return judge(skb, direction, endpoint, Looked::No);
+        return deal(skb, direction, endpoint, Looked::No);
     };
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, segments, now: tables::now() };
     if verdict::established(&KernelTables { skb }, &hook, &packet).is_none() {
-        return judge(skb, direction, endpoint, Looked::Yes);
+        return deal(skb, direction, endpoint, Looked::Yes);
     }
     report::count(abi::counter_index(Reason::Established, direction, false), length);
     PASS
 }
 
-/// Every packet that is not one of nearly all.
+/// Every packet that is not one of nearly all: judged, and then room made for those to come, if it found none. Here,
+/// where the stack is still empty.
+#[inline(always)]
+fn deal(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looked) -> i32 {
+    let answer = judge(skb, direction, endpoint, looked);
+    if answer == PASS || answer == DROP {
+        return answer;
+    }
+    make_room(skb);
+    answer ^ NO_ROOM
+}
+
+#[inline(never)]
+fn make_room(skb: *mut __sk_buff) -> i32 {
+    verdict::make_room(&KernelTables { skb }, tables::now());
+    0
+}
+
+/// What is done with a packet, with [`NO_ROOM`] where it found none.
 #[inline(never)]
 fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looked) -> i32 {
     // SAFETY: the context is valid for the program's run.
@@ -105,7 +126,11 @@ fn conclude(tables: &KernelTables, hook: &Hook, sheet: &Sheet, verdict: Verdict)
     let mode = verdict::mode(tables, sheet, verdict);
     // SAFETY: the context is valid for the program's run.
     let length = unsafe { (*tables.skb).len };
-    finish(hook, sheet, verdict, mode, length)
+    let action = finish(hook, sheet, verdict, mode, length);
+    match verdict.room() {
+        Room::Enough => action,
+        Room::Lacking => action ^ NO_ROOM,
+    }
 }
 
 #[inline(always)]

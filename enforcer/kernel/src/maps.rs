@@ -11,7 +11,8 @@ use flow::Packet;
 use verdict::{
     Sheet,
     abi::{
-        self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecord, GenerationRecord, RuleKey,
+        self, ConnectionKey, ConnectionRecord, CounterRecord, EndpointRecord, FragmentRecord, GenerationRecord, Nanos,
+        RuleKey,
     },
 };
 
@@ -43,6 +44,8 @@ pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionRecord, 262_144> = Hash
 pub static SHARES: Array<[u64; 4], ENDPOINT_COUNT> = Array::new();
 #[btf_map]
 pub static RETURNED: Array<[u64; 4], ENDPOINT_COUNT> = Array::new();
+#[btf_map]
+pub static SWEPT: Array<Nanos, 2> = Array::new();
 #[btf_map]
 pub static RATES: Array<[u64; 2], ENDPOINT_COUNT> = Array::new();
 #[btf_map]

@@ -3,13 +3,13 @@
 use crate::{maps, settings};
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp},
+    helpers::generated::{bpf_for_each_map_elem, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use core::cell::Cell;
+use core::{cell::Cell, ffi::c_void};
 use flow::{Address, FlowKey};
 use verdict::{
-    Limits, Removed, Share, Sockets, Standing, Stored, Tables,
-    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey, port_key},
+    Claim, Expiring, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
+    abi::{self, ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
 /// BPF_NOEXIST: a new entry only.
@@ -54,6 +54,36 @@ fn share(endpoint: u32, share: Share, by: u64) {
         // SAFETY: `share` is below 4, the length of the value.
         atomic_add(unsafe { words.cast::<u64>().add(share as usize) }, by);
     }
+}
+
+/// Stores `new` where `expected` is; what was there, at once for all CPUs.
+#[inline(always)]
+fn atomic_exchange_if(word: *mut u64, expected: u64, new: u64) -> u64 {
+    let found;
+    // SAFETY: `word` points to a word of a map value, aligned to 8.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({w} + 0, r0, {n})",
+            w = in(reg) word,
+            n = in(reg) new,
+            inlateout("r0") expected => found,
+        )
+    };
+    found
+}
+
+/// What `bpf_for_each_map_elem` (5.13) calls with each entry; 0 goes on. An entry may be deleted by its own call.
+unsafe extern "C" fn expire_one(
+    _map: *mut c_void,
+    key: *const ConnectionKey,
+    entry: *const ConnectionRecord,
+    now: *const Nanos,
+) -> i64 {
+    // SAFETY: a key, a value of the map of connections, shared with other CPUs as plain memory, and the caller's time.
+    let (key, entry, now) = unsafe { (&*key, &*entry.cast::<[Cell<u64>; 9]>(), *now) };
+    // No socket is looked for.
+    verdict::expire(&KernelTables { skb: core::ptr::null_mut() }, key, entry, now);
+    0
 }
 
 impl Tables for KernelTables {
@@ -216,6 +246,39 @@ impl Tables for KernelTables {
             };
         }
         ask_sockets(self.skb, endpoint, from_peer)
+    }
+}
+
+impl Expiring for KernelTables {
+    #[inline(always)]
+    fn swept(&self) -> Nanos {
+        maps::SWEPT.get(abi::SWEPT_BY_AGENT).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn expired(&self) -> Nanos {
+        maps::SWEPT.get(abi::SWEPT_BY_KERNEL).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn claim(&self, expired: Nanos, now: Nanos) -> Claim {
+        match maps::SWEPT.get_ptr_mut(abi::SWEPT_BY_KERNEL) {
+            Some(word) if atomic_exchange_if(word, expired, now) == expired => Claim::Ours,
+            _ => Claim::Others,
+        }
+    }
+
+    #[inline(always)]
+    fn expire_all(&self, now: Nanos) {
+        // SAFETY: the callback takes what this helper gives it; `now` outlives the call.
+        unsafe {
+            bpf_for_each_map_elem(
+                (&raw const maps::CONNECTIONS).cast_mut().cast(),
+                (expire_one as *const ()).cast_mut().cast(),
+                (&raw const now).cast_mut().cast(),
+                0,
+            )
+        };
     }
 }
 

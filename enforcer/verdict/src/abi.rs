@@ -38,6 +38,9 @@ pub mod maps {
     pub const SHARES: &str = "SHARES";
     /// Array by endpoint ordinal: entries the agent took out of each share; the agent alone writes.
     pub const RETURNED: &str = "RETURNED";
+    /// Array of two times: when an agent last swept [`CONNECTIONS`] (the agent alone writes), and when the kernel last
+    /// expired entries in its place (the kernel alone writes); see [`super::SWEPT_BY_AGENT`].
+    pub const SWEPT: &str = "SWEPT";
     /// Array by endpoint ordinal: token bucket of ARP and neighbour discovery: time, tokens left.
     pub const RATES: &str = "RATES";
     /// Array by [`super::fragment_slot`]: [`super::FragmentRecord`].
@@ -67,6 +70,10 @@ pub const TOMBSTONE_GLOBAL: &str = "TOMBSTONE_LIMIT";
 pub const STANDING_GLOBAL: &str = "STANDING";
 /// Global (u64): events a CPU may make in [`EVENT_PERIOD`].
 pub const EVENT_GLOBAL: &str = "EVENT_LIMIT";
+/// In [`maps::SWEPT`]: when an agent last swept.
+pub const SWEPT_BY_AGENT: u32 = 0;
+/// In [`maps::SWEPT`]: when the kernel last expired entries itself.
+pub const SWEPT_BY_KERNEL: u32 = 1;
 /// The period of the event token bucket.
 pub const EVENT_PERIOD: Nanos = 100_000_000;
 

@@ -245,10 +245,17 @@ impl State {
 
 const SECOND: Nanos = 1_000_000_000;
 
+/// Whether an entry in this phase, last used then, still counts. A packet's time is read before it meets the entry:
+/// another CPU may have used it since, at a later tick of the clock.
+#[inline(always)]
+pub const fn lives(phase: Phase, protocol: u8, last_seen: Nanos, now: Nanos) -> bool {
+    now <= last_seen.wrapping_add(lifetime(phase, protocol))
+}
+
 /// How long an entry lives after its last packet. Expiry costs nothing but an entry: TCP that goes
 /// on later is adopted again.
 #[inline(always)]
-pub const fn lifetime(phase: Phase, protocol: u8) -> Nanos {
+const fn lifetime(phase: Phase, protocol: u8) -> Nanos {
     match (phase, protocol) {
         (Phase::HalfOpen, flow::TCP | flow::SCTP) => 60 * SECOND,
         (Phase::HalfOpen, _) => 30 * SECOND,

@@ -7,7 +7,7 @@ use crate::{
     Admission, Evidence, Phase, Reason, Refuser, Share, Staged, State, Tables, Verdict,
     abi::{self, ConnectionKey, connection_key, epoch_of, word},
     client::ask_client,
-    connection::lifetime,
+    connection::lives,
     entry::{Size, advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
     policy::{Asked, judge},
     sheet::{Hook, Sheet, situation},
@@ -51,10 +51,9 @@ fn ends<T: Tables>(tables: &T, hook: &Hook, k: &FlowKey) -> (u32, ConnectionKey)
 fn standing<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, packet: &Brief) -> Option<Verdict> {
     let entry = tables.connection(key)?;
     let state = State(entry[word::STATE].get());
-    let idle = hook.now.wrapping_sub(entry[word::LAST_SEEN].get());
     let signs = entry[word::SIGNS].get();
     let usual = matches!(state.phase(), Phase::Established)
-        && idle <= lifetime(Phase::Established, packet.key.protocol)
+        && lives(Phase::Established, packet.key.protocol, entry[word::LAST_SEEN].get(), hook.now)
         && epoch_of(tables.word(hook.endpoint)) == state.epoch()
         && signs | sign(hook.direction, packet.tcp_flags) == signs;
     if !usual {
@@ -191,8 +190,8 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     sheet.situation = if tcp && !opens { situation::ADOPTED } else { situation::FRESH };
     let Some(entry) = tables.connection(&sheet.key) else { return NOT_YET };
     let state = State(entry[word::STATE].get());
-    if hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) > lifetime(state.phase(), packet.key.protocol) {
-        retire(tables, hook, &sheet.key, &entry);
+    if !lives(state.phase(), packet.key.protocol, entry[word::LAST_SEEN].get(), hook.now) {
+        retire(tables, &sheet.key, &entry);
         return NOT_YET;
     }
     sheet.state = state.0;
@@ -225,7 +224,7 @@ fn look_at_entry<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     if advance(tables, hook, packet, &entry) {
         of_entry(&entry, state, Reason::Established).0
     } else {
-        plain(Reason::EstablishedFull).0
+        plain(Reason::EstablishedFull).lacking_room().0
     }
 }
 
@@ -300,7 +299,7 @@ fn settle_standing<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
         return verdict.0;
     }
     if !advance(tables, hook, packet, &entry) {
-        return plain(Reason::EstablishedFull).0;
+        return plain(Reason::EstablishedFull).lacking_room().0;
     }
     if !verdict.allows() {
         return verdict.with_reason(Reason::Kept).without_rule().as_news().0;

@@ -40,7 +40,7 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
             meter(tables, &entry, hook, Size::of(packet));
             return if is_quiet(&entry, hook.now) { verdict.as_news().0 } else { verdict.0 };
         }
-        retire(tables, hook, &sheet.key, &entry);
+        retire(tables, &sheet.key, &entry);
     }
     let share = state.share();
     let limits = tables.limits();
@@ -80,7 +80,8 @@ pub(crate) fn enter<T: Tables>(tables: &T, hook: &Hook, sheet: &Sheet) -> u64 {
 
 #[inline(always)]
 fn without_entry(tombstone: bool, verdict: Verdict, full: Reason) -> u64 {
-    if tombstone { verdict.as_news().0 } else { verdict.with_reason(full).without_rule().as_news().0 }
+    let verdict = verdict.lacking_room().as_news();
+    if tombstone { verdict.0 } else { verdict.with_reason(full).without_rule().0 }
 }
 
 /// The client whose own policy refuses, 0 for none.
@@ -94,10 +95,10 @@ fn refusing_client(sheet: &Sheet, verdict: Verdict) -> u32 {
 
 /// An entry goes: its counters are reported, its share has room again.
 #[inline(always)]
-pub(crate) fn retire<T: Tables>(tables: &T, hook: &Hook, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
+pub(crate) fn retire<T: Tables>(tables: &T, key: &ConnectionKey, entry: &[Cell<u64>; 9]) {
     if matches!(tables.remove(key), Removed::Now) {
         tables.ended(key, entry);
-        tables.release(hook.endpoint, State(entry[word::STATE].get()).share());
+        tables.release(abi::connection_parts(key).endpoint, State(entry[word::STATE].get()).share());
     }
 }
 

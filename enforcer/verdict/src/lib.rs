@@ -12,6 +12,7 @@ mod connection;
 mod decide;
 mod effect;
 mod entry;
+mod expiry;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod policy;
@@ -22,11 +23,12 @@ mod tables;
 mod word;
 
 pub use client::judge_both;
-pub use connection::{Admission, Evidence, Phase, Refuser, Share, Staged, State, lifetime};
+pub use connection::{Admission, Evidence, Phase, Refuser, Share, Staged, State, lives};
 pub use decide::{Looked, decide, decide_after, established};
 pub use effect::{Effect, Mode, effect, mode};
+pub use expiry::{AGENT_AWAY, EXPIRE_EVERY, expire, make_room};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
 pub use sheet::{Hook, Sheet};
-pub use tables::{Limits, Removed, Sockets, Standing, Stored, Tables};
-pub use word::{News, Verdict, refuse, unknown_pod};
+pub use tables::{Claim, Expiring, Limits, Removed, Sockets, Standing, Stored, Tables};
+pub use word::{News, Room, Verdict, refuse, unknown_pod};

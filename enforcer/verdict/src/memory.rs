@@ -4,10 +4,10 @@
 extern crate std;
 
 use crate::{
-    Limits, Removed, Share, Sockets, Standing, Stored, Tables,
+    Claim, Expiring, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{
-        ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecord, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX,
-        RuleKey, port_key,
+        ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecord, GenerationRecord, Nanos, OWN_ADDRESSES,
+        PORT_PREFIX, RuleKey, port_key,
     },
 };
 use core::cell::{Cell, RefCell};
@@ -38,6 +38,10 @@ pub struct Memory {
     pub capacity: Cell<usize>,
     /// Entries in each share, by endpoint.
     pub shares: RefCell<HashMap<u32, [u64; 3]>>,
+    /// When an agent last swept.
+    pub swept: Cell<Nanos>,
+    /// When entries were last expired for want of room.
+    pub expired: Cell<Nanos>,
     /// The limits of the shares.
     pub limits: Cell<Limits>,
     /// What becomes of connections that policy no longer allows.
@@ -64,6 +68,8 @@ impl Default for Memory {
             connections: RefCell::default(),
             capacity: Cell::new(usize::MAX),
             shares: RefCell::default(),
+            swept: Cell::default(),
+            expired: Cell::default(),
             limits: Cell::new(Limits { half_open: 4096, established: 65536, tombstones: 4096 }),
             standing: Cell::default(),
             fragments: RefCell::default(),
@@ -214,5 +220,28 @@ impl Tables for Memory {
 
     fn sockets(&self, _endpoint: u32, _from_peer: &FlowKey) -> Sockets {
         self.sockets.get()
+    }
+}
+
+impl Expiring for Memory {
+    fn swept(&self) -> Nanos {
+        self.swept.get()
+    }
+
+    fn expired(&self) -> Nanos {
+        self.expired.get()
+    }
+
+    fn claim(&self, expired: Nanos, now: Nanos) -> Claim {
+        if self.expired.get() != expired {
+            return Claim::Others;
+        }
+        self.expired.set(now);
+        Claim::Ours
+    }
+
+    fn expire_all(&self, now: Nanos) {
+        let all: Vec<_> = self.connections.borrow().iter().map(|(key, entry)| (*key, entry.clone())).collect();
+        all.iter().for_each(|(key, entry)| crate::expire(self, key, entry, now));
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Hook, Phase, Reason, State, Tables, Verdict,
     abi::{ConnectionKey, Nanos, connection_key, epoch_of, fragment_key, fragment_slot, word},
-    connection::lifetime,
+    connection::lives,
     word::{NOT_YET, plain},
 };
 use flow::{Address, Direction, Fragment, Kind, Packet};
@@ -121,7 +121,7 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, endpoint_word
     }
     let Some(entry) = tables.connection(&key) else { return plain(Reason::UnrelatedIcmpError) };
     let state = State(entry[word::STATE].get());
-    let alive = hook.now.wrapping_sub(entry[word::LAST_SEEN].get()) <= lifetime(state.phase(), quoted.protocol);
+    let alive = lives(state.phase(), quoted.protocol, entry[word::LAST_SEEN].get(), hook.now);
     let current = epoch_of(endpoint_word) == state.epoch();
     // An entry of an older epoch is not judged again for an error's sake: the next packet of the
     // connection does that, and errors are repeated.

@@ -2,7 +2,7 @@
 
 use crate::{
     Share,
-    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, RuleKey},
+    abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey},
 };
 use core::{cell::Cell, ops::Deref};
 use flow::{Address, FlowKey};
@@ -59,6 +59,15 @@ pub enum Removed {
     Before,
 }
 
+/// Whose turn it is to expire entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// The caller's.
+    Ours,
+    /// Another CPU was first.
+    Others,
+}
+
 /// What `decide` asks and tells. Implementations hold no logic: they look up and store.
 pub trait Tables {
     /// An entry of the connection table, shared with whoever else handles packets.
@@ -112,4 +121,16 @@ pub trait Tables {
     /// Asks the pod's sockets about a TCP packet from a peer to the pod, given as the peer would
     /// send it. Not free: asked only where the direction is open.
     fn sockets(&self, endpoint: u32, from_peer: &FlowKey) -> Sockets;
+}
+
+/// What [`crate::make_room`] asks and tells besides.
+pub trait Expiring: Tables {
+    /// When an agent last swept the connection table.
+    fn swept(&self) -> Nanos;
+    /// When entries were last expired for want of room.
+    fn expired(&self) -> Nanos;
+    /// Notes that they are expired now, if that is still when they last were.
+    fn claim(&self, expired: Nanos, now: Nanos) -> Claim;
+    /// Calls [`crate::expire`] with every entry of the connection table.
+    fn expire_all(&self, now: Nanos);
 }

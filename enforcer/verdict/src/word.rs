@@ -4,7 +4,8 @@ use crate::{Reason, Refuser, Staged};
 use flow::ParseError;
 
 /// Allow or deny, with why, in one word: reason (bits 0-7), rule (8-31), staged rule (32-55), what the
-/// staged slot says (56-57), whether it is news (58), and whose policy refuses (59-60).
+/// staged slot says (56-57), whether it is news (58), whose policy refuses (59-60), and whether an entry for it found
+/// no room (61).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 #[repr(transparent)]
@@ -14,6 +15,7 @@ pub struct Verdict(pub(crate) u64);
 pub(crate) const RULE: u64 = (1 << 24) - 1;
 const NEWS: u64 = 1 << 58;
 const REFUSER: u32 = 59;
+const NO_ROOM: u64 = 1 << 61;
 
 impl Verdict {
     /// A verdict without a rule.
@@ -95,6 +97,17 @@ impl Verdict {
         Self(self.0 & !(3 << REFUSER) | (refuser as u64) << REFUSER)
     }
 
+    /// Whether there was room for what should be kept of the packet.
+    #[inline(always)]
+    pub const fn room(self) -> Room {
+        if self.0 & NO_ROOM == 0 { Room::Enough } else { Room::Lacking }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn lacking_room(self) -> Self {
+        Self(self.0 | NO_ROOM)
+    }
+
     #[inline(always)]
     pub(crate) const fn with_staged(self, staged: Staged) -> Self {
         Self(self.0 & !(3 << 56) | (staged as u64) << 56)
@@ -121,8 +134,18 @@ impl core::fmt::Debug for Verdict {
             .field("staged_rule", &self.staged_rule())
             .field("news", &self.news())
             .field("refuser", &self.refuser())
+            .field("room", &self.room())
             .finish()
     }
+}
+
+/// Whether a share of the endpoint, or the connection table, had room for what should be kept of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// It had, or nothing was to be kept.
+    Enough,
+    /// An opening is denied for it, or a denial leaves no tombstone: see [`crate::make_room`].
+    Lacking,
 }
 
 /// Whether a verdict is worth an event.

@@ -2,6 +2,7 @@
 
 mod clients;
 mod connections;
+mod expiry;
 mod fragments;
 mod law5;
 mod neighbors;

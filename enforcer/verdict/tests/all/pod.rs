@@ -6,13 +6,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 use verdict::{
-    Hook, Limits, Mode, News, Reason, Share, Sheet, Tables, Verdict,
+    Hook, Limits, Mode, News, Reason, Room, Share, Sheet, Tables, Verdict,
     abi::{
         self, ALL_PROTOCOLS, EGRESS_ISOLATED, FRONTENDS, HAS_BACKENDS, INGRESS_ISOLATED, MIXED_BACKENDS, NO_BACKENDS,
         OWN_BACKEND, OWN_NODE, RANGES, RULES_FOR_ANY_PORT, RULES_FOR_ANYONE, RulePort, client_peer, endpoint_word,
         frontend_key, rule_key, slot_number, word,
     },
-    decide,
+    decide, make_room,
     memory::Memory,
     mode,
 };
@@ -188,6 +188,16 @@ impl Pod {
         self.now.set(self.now.get() + seconds * SECOND);
     }
 
+    /// So many ticks of the coarse clock later, or earlier for the next packets' CPU.
+    pub(crate) fn ticks(&self, ticks: i64) {
+        self.now.set(self.now.get().strict_add_signed(ticks * 4_000_000));
+    }
+
+    /// An agent sweeps, and finds nothing that is over.
+    pub(crate) fn sweeps(&self) {
+        self.memory.swept.set(self.now.get());
+    }
+
     /// The next packets came in here; 0: the node made them.
     pub(crate) fn coming_from(&self, ifindex: u32) {
         self.ingress_ifindex.set(ifindex);
@@ -221,6 +231,9 @@ impl Pod {
         };
         let mut sheet = Sheet::of(sent.packet);
         let verdict = decide(&self.memory, &hook, &mut sheet);
+        if verdict.room() == Room::Lacking {
+            make_room(&self.memory, hook.now);
+        }
         (verdict, mode(&self.memory, &sheet, verdict))
     }
 

@@ -48,36 +48,32 @@ fn classify(skb: *mut __sk_buff, direction: Direction) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let (ifindex, length, segments) = unsafe { ((*skb).ifindex, (*skb).len, (*skb).gso_segs as u16) };
     let Some(endpoint) = maps::endpoint_of(ifindex) else { return unknown_pod(skb, direction) };
-    let Some(packet) = flow::brief(&Linear { skb }) else {
-        return deal(skb, direction, endpoint, Looked::No);
-    };
-    let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, segments, now: tables::now() };
-    if verdict::established(&KernelTables { skb }, &hook, &packet).is_none() {
-        return deal(skb, direction, endpoint, Looked::Yes);
+    let mut looked = Looked::No;
+    if let Some(packet) = flow::brief(&Linear { skb }) {
+        let hook = Hook { endpoint, direction, ifindex, ingress_ifindex: 0, segments, now: tables::now() };
+        if verdict::established(&KernelTables { skb }, &hook, &packet).is_some() {
+            report::count(abi::counter_index(Reason::Established, direction, false), length);
+            return PASS;
+        }
+        looked = Looked::Yes;
     }
-    report::count(abi::counter_index(Reason::Established, direction, false), length);
-    PASS
-}
-
-/// Every packet that is not one of nearly all: judged, and then room made for those to come, if it found none. Here,
-/// where the stack is still empty.
-#[inline(always)]
-fn deal(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looked) -> i32 {
     let answer = judge(skb, direction, endpoint, looked);
     if answer == PASS || answer == DROP {
         return answer;
     }
+    // Here, where the stack is still empty.
     make_room(skb);
     answer ^ NO_ROOM
 }
 
+/// For packets to come, after one that found no room.
 #[inline(never)]
 fn make_room(skb: *mut __sk_buff) -> i32 {
     verdict::make_room(&KernelTables { skb }, tables::now());
     0
 }
 
-/// What is done with a packet, with [`NO_ROOM`] where it found none.
+/// Every packet that is not one of nearly all: what is done with it, with [`NO_ROOM`] where it found none.
 #[inline(never)]
 fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looked) -> i32 {
     // SAFETY: the context is valid for the program's run.
@@ -88,6 +84,8 @@ fn judge(skb: *mut __sk_buff, direction: Direction, endpoint: u32, looked: Looke
     let hook = Hook { endpoint, direction, ifindex, ingress_ifindex, segments, now: tables::now() };
     let Some(desk) = maps::desk() else { return DROP };
     let (sheet, scratch) = desk.parts();
+    // The verifier then walks the same way for both.
+    let looked = if maps::forget(scratch, looked as u8) == Looked::No as u8 { Looked::No } else { Looked::Yes };
     let verdict = match read(skb, scratch, &mut sheet.packet) {
         Ok(()) => verdict::decide_after(&tables, &hook, sheet, looked),
         Err(error) => {

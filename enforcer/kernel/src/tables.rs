@@ -56,22 +56,6 @@ fn share(endpoint: u32, share: Share, by: u64) {
     }
 }
 
-/// Stores `new` where `expected` is; what was there, at once for all CPUs.
-#[inline(always)]
-fn atomic_exchange_if(word: *mut u64, expected: u64, new: u64) -> u64 {
-    let found;
-    // SAFETY: `word` points to a word of a map value, aligned to 8.
-    unsafe {
-        core::arch::asm!(
-            "r0 = cmpxchg_64({w} + 0, r0, {n})",
-            w = in(reg) word,
-            n = in(reg) new,
-            inlateout("r0") expected => found,
-        )
-    };
-    found
-}
-
 /// What `bpf_for_each_map_elem` (5.13) calls with each entry; 0 goes on. An entry may be deleted by its own call.
 unsafe extern "C" fn expire_one(
     _map: *mut c_void,
@@ -262,10 +246,11 @@ impl Expiring for KernelTables {
 
     #[inline(always)]
     fn claim(&self, expired: Nanos, now: Nanos) -> Claim {
-        match maps::SWEPT.get_ptr_mut(abi::SWEPT_BY_KERNEL) {
-            Some(word) if atomic_exchange_if(word, expired, now) == expired => Claim::Ours,
-            _ => Claim::Others,
-        }
+        let Some(word) = maps::SWEPT.get_ptr_mut(abi::SWEPT_BY_KERNEL) else { return Claim::Others };
+        let mut there = now;
+        // SAFETY: `word` points to a word of a map value, aligned to 8.
+        unsafe { core::arch::asm!("{n} = xchg_64({w} + 0, {n})", w = in(reg) word, n = inout(reg) there) };
+        if there == expired { Claim::Ours } else { Claim::Others }
     }
 
     #[inline(always)]

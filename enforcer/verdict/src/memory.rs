@@ -233,11 +233,7 @@ impl Expiring for Memory {
     }
 
     fn claim(&self, expired: Nanos, now: Nanos) -> Claim {
-        if self.expired.get() != expired {
-            return Claim::Others;
-        }
-        self.expired.set(now);
-        Claim::Ours
+        if self.expired.replace(now) == expired { Claim::Ours } else { Claim::Others }
     }
 
     fn expire_all(&self, now: Nanos) {

@@ -129,7 +129,7 @@ pub trait Expiring: Tables {
     fn swept(&self) -> Nanos;
     /// When entries were last expired for want of room.
     fn expired(&self) -> Nanos;
-    /// Notes that they are expired now, if that is still when they last were.
+    /// Notes that they are expired now, at once for all CPUs: by the caller, if they last were when it looked.
     fn claim(&self, expired: Nanos, now: Nanos) -> Claim;
     /// Calls [`crate::expire`] with every entry of the connection table.
     fn expire_all(&self, now: Nanos);

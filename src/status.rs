@@ -34,10 +34,24 @@ fn table(report: &Report, out: &mut impl Write) -> io::Result<()> {
         pods.row([pod.pod.as_str(), &pod.mode, link(pod), pod.not_covered.as_deref().unwrap_or_default()]);
     }
     pods.write(out)?;
+    prefixes(report, out)?;
     foreign(report, out)?;
     links(report, out)?;
     kept(report, out)?;
     counters(report, out)
+}
+
+/// Pods that have addresses beside their own.
+fn prefixes(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(["POD", "SOURCE-PREFIXES"]);
+    for pod in report.endpoints.iter().filter(|pod| !pod.source_prefixes.is_empty()) {
+        table.row([pod.pod.clone(), pod.source_prefixes.join(" ")]);
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    table.write(out)
 }
 
 /// Pods that send from addresses that are not their own.
@@ -129,6 +143,7 @@ fn wide(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ]);
     }
     pods.write(out)?;
+    prefixes(report, out)?;
     foreign(report, out)?;
     links(report, out)?;
     kept(report, out)?;

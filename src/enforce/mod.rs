@@ -139,7 +139,19 @@ fn options(typed: &typed::Enforce, node: &str) -> agent::Options {
     };
     let clients = if typed.masquerade_all { agent::Clients::Masqueraded } else { agent::Clients::Seen };
     let remembers = Some(typed.state.clone().unwrap_or_else(|| typed.log.join("last-policies.yaml")));
-    agent::Options { netns: typed.netns.clone(), default_mode, clients, datapath, remembers, ..defaults }
+    let source_prefixes = match typed.source_prefixes_guarded {
+        true => agent::SourcePrefixes::Guarded,
+        false => agent::SourcePrefixes::Ignored,
+    };
+    agent::Options {
+        netns: typed.netns.clone(),
+        default_mode,
+        clients,
+        source_prefixes,
+        datapath,
+        remembers,
+        ..defaults
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,10 @@ pub(crate) struct Enforce {
     /// What becomes of connections that stand when a policy comes that does not allow them
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Standing::Judge)]
     pub(crate) standing: Standing,
+    /// Admission guards the annotation podfence.dev/source-prefixes: pods have the IPv4 prefixes it names beside their
+    /// own addresses. Without this, a packet from another address is spoofed, whatever the annotation says
+    #[arg(long)]
+    pub(crate) source_prefixes_guarded: bool,
     /// This node masquerades what its pods open to Services, as kube-proxy's masqueradeAll does: a Service is never
     /// allowed where policy refuses some of its backends
     #[arg(long)]

@@ -161,6 +161,12 @@ impl Rig {
         self.kernel.tables().set_rule(&key, rule)
     }
 
+    /// Gives an endpoint a prefix (length of 128) beside its own addresses.
+    pub fn give(&mut self, ordinal: u32, address: Address, length: u8) -> Result<(), datapath::Error> {
+        self.memory.give(ordinal, address, length);
+        self.kernel.tables().give(ordinal, &compile::Prefix { address, length })
+    }
+
     /// Writes a class of ports: `1 << bits` ports from `port` on.
     pub fn port_class(
         &mut self,

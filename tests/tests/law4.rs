@@ -31,6 +31,8 @@ const OWN: [[&str; 5]; 2] = [
     ["10.1.0.2", "fd00:1::2", "10.1.9.2", "fd00:1:9::2", "fe80::2"],
     ["10.1.0.3", "fd00:1::3", "0.0.0.0", "::", "fe80::3"],
 ];
+/// Two of a prefix that the first endpoint has beside its own, and one that nobody has.
+const FURTHER: [&str; 3] = ["10.8.0.1", "10.8.0.200", "10.8.1.1"];
 const PEERS: [&str; 10] = [
     "10.1.0.2",
     "10.1.0.3",
@@ -68,7 +70,7 @@ fn the_kernel_and_user_space_judge_alike() {
     let least = fraction::demanded(100);
     let rare: Vec<_> = Reason::ALL.iter().filter(|reason| count(reason) < least).collect();
     assert!(rare.is_empty(), "reasons that occurred fewer than {least} times: {rare:?}");
-    assert_both_verdicts(&features, 23);
+    assert_both_verdicts(&features, 24);
 }
 
 /// What test runs cannot carry: the packet's headers begin in the linear part and go on outside it.
@@ -87,7 +89,7 @@ fn they_judge_alike_where_headers_lie_outside_the_linear_part() {
         World { wires: Some(wires), ..world }
     });
     // Nothing that has yet to be cut comes from a TAP device as the test writes to it.
-    assert_both_verdicts(&features, 21);
+    assert_both_verdicts(&features, 22);
 }
 
 /// A run in a network namespace of a thread's own: how often each reason and each feature occurred.
@@ -220,6 +222,7 @@ impl World {
         for (index, own) in OWN.iter().enumerate() {
             self.rig.endpoint(self.links[index], index as u32 + 1, own.map(address))?;
         }
+        self.rig.give(1, address("10.8.0.0"), 120)?;
         for (whose, text) in [(1, NODE[0]), (1, NODE[1]), (2, "10.2.0.7")] {
             self.rig.peer(address(text), whose)?;
         }
@@ -325,6 +328,8 @@ impl World {
         } else {
             (self.links[0], own)
         };
+        let further = own.is_v4() && self.random.once_in(5);
+        let own = if further { address(self.random.one(&FURTHER)) } else { own };
         let peer = self.peer(own.is_v4());
         let protocol = self.random.one(&[TCP, TCP, TCP, UDP, SCTP]);
         let (client_port, server_port) = (40_000 + self.random.below(6) as u16, self.random.one(&PORTS));
@@ -361,6 +366,9 @@ impl World {
             });
             if !own.is_v4() {
                 features.push("ipv6");
+            }
+            if further {
+                features.push("further-address");
             }
             let ingress_ifindex = self.random.one(&[0, 0, 7, ifindex]);
             let segments = if self.wires.is_none() { self.random.one(&[0, 1, 1, 2, 45]) } else { 1 };
@@ -475,8 +483,9 @@ impl World {
     }
 
     fn own_of(&self, address_of: Address) -> Option<u32> {
-        let at = OWN.iter().position(|own| own[..4].iter().any(|text| address(text) == address_of))?;
-        Some(self.links[at])
+        let at = OWN.iter().position(|own| own[..4].iter().any(|text| address(text) == address_of));
+        let further = || FURTHER.iter().any(|text| address(text) == address_of).then_some(0);
+        at.or_else(further).map(|at| self.links[at])
     }
 
     /// Everything else: fragments, pings, neighbours, forgeries, groups, broken and cut frames.
@@ -484,7 +493,10 @@ impl World {
         let pod = self.random.one(&[0, 0, 1]);
         let ifindex = self.links[pod];
         let v4 = self.random.once_in(2);
-        let own = address(OWN[pod][usize::from(!v4)]);
+        let mut own = address(OWN[pod][usize::from(!v4)]);
+        if v4 && self.random.once_in(6) {
+            own = address(self.random.one(&FURTHER));
+        }
         let peer = self.peer(v4);
         let direction = self.random.one(&[Direction::Inbound, Direction::Outbound]);
         let (from, to) = if direction == Direction::Inbound { (peer, own) } else { (own, peer) };

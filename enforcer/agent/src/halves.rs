@@ -146,7 +146,7 @@ impl Halves {
             if alone.is_empty() { HashMap::new() } else { swept.entries.iter().map(|(k, r)| (k, r)).collect() };
         for (key, record, parts, missing) in alone {
             let Some(place) = swept.places.get(&parts.endpoint) else { continue };
-            let own = place.addresses.get(parts.own_address as usize).copied().unwrap_or_default();
+            let own = parts.local(&place.addresses);
             let example =
                 (SocketAddr::new(own.ip(), parts.local_port), SocketAddr::new(parts.peer.ip(), parts.peer_port));
             let mut half = HalfSeen { missing, certainty: Certainty::Suspected, example };

@@ -24,6 +24,7 @@ mod serve;
 mod slices;
 mod status;
 
+pub use compile::SourcePrefixes;
 pub use halves::{Certainty, HalfSeen};
 pub use metrics::text as metrics_text;
 pub use node::reporting::kept_policies;
@@ -55,6 +56,8 @@ pub struct Options {
     pub default_mode: Mode,
     /// Whom the backends of a Service see.
     pub clients: Clients,
+    /// What pods' annotations of source prefixes count for.
+    pub source_prefixes: SourcePrefixes,
     /// How the program is loaded; `bpffs: None` pins nothing.
     pub datapath: datapath::Options,
     /// How long what a policy's end opens is put off, as its namespace may be ending too.
@@ -87,6 +90,7 @@ impl Options {
             node: node.to_owned(),
             default_mode: Mode::Learn,
             clients: Clients::Seen,
+            source_prefixes: SourcePrefixes::Ignored,
             datapath: datapath::Options::default(),
             settles_after: Duration::from_nanos(compile::SETTLES_AFTER),
             remembers: None,

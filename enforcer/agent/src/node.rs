@@ -129,8 +129,10 @@ impl Node {
         let clock_zero = now - i64::try_from(monotonic_coarse()).unwrap_or(i64::MAX);
         let instance = format!("{}@{now}", options.node);
         let view = AddressView::new(&Cluster::default());
+        let mut compiler = Compiler::new(&options.node, options.default_mode);
+        compiler.source_prefixes(options.source_prefixes);
         Ok(Self {
-            compiler: Compiler::new(&options.node, options.default_mode),
+            compiler,
             keeper: Keeper::open(&options),
             observer: Observer::new(writer, view, &options.node, &instance).that_waits(PATIENCE),
             teller: Teller::new(clock_zero),

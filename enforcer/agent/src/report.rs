@@ -106,6 +106,8 @@ pub struct Endpoint {
     pub epoch: u64,
     /// Connections it has in the table.
     pub connections: Connections,
+    /// Prefixes of addresses that it has beside these, by its annotation.
+    pub source_prefixes: Vec<String>,
     /// Addresses it was seen to send from that are not its own: dropped in enforce (`spoofed`).
     pub foreign_sources: Vec<ForeignSource>,
     /// Events of such addresses beyond those listed.

@@ -1,8 +1,8 @@
 //! Entries and events of the kernel as [`FlowEvent`]s.
 
-use compile::RuleOrigin;
+use compile::{Prefix, RuleOrigin};
 use datapath::{Ended, Place, SweptEntry, Why};
-use flow::{Direction, FlowKey, TCP, tcp};
+use flow::{Address, Direction, FlowKey, TCP, tcp};
 use model::record::{DirectionRule, EndReason, FlowEvent, FlowSource, FlowVerdict, ObservedAt, RuleName, UnixNanos};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,10 @@ use std::{
 };
 use verdict::{
     Evidence, Mode, Phase, Reason, Refuser, Staged, State,
-    abi::{self, ConnectionKey, ConnectionParts, Event, Nanos, connection_key, connection_parts, word},
+    abi::{
+        self, ConnectionKey, ConnectionParts, Event, FURTHER, Nanos, connection_key, connection_parts, further_key,
+        with_local, word,
+    },
 };
 
 /// What is needed to tell the kernel's numbers as names and times.
@@ -184,8 +187,15 @@ impl Teller {
             Direction::Inbound => (k.destination, k.destination_port, k.source, k.source_port),
             Direction::Outbound => (k.source, k.source_port, k.destination, k.destination_port),
         };
-        let own = place.addresses.iter().position(|address| *address == local)?;
-        Some(connection_key(event.endpoint, own as u32, peer, peer_port, local_port, k.protocol))
+        let key = |own| connection_key(event.endpoint, own, peer, peer_port, local_port, k.protocol);
+        match place.addresses.iter().position(|address| *address == local) {
+            Some(own) => Some(key(own as u32)),
+            None => place
+                .further
+                .iter()
+                .any(|prefix| prefix.holds(&Prefix::host(local)))
+                .then(|| further_key(key(FURTHER), local)),
+        }
     }
 }
 
@@ -193,12 +203,13 @@ impl Teller {
 /// source, the index of its own address in place of the destination.
 pub(crate) fn ended_key(event: &Event) -> ConnectionKey {
     let k = &event.key;
-    let own = k.destination.0[0] as u32;
-    connection_key(event.endpoint, own, k.source, k.source_port, k.destination_port, k.protocol)
+    let [own, further] = k.destination.0;
+    let key = connection_key(event.endpoint, own as u32, k.source, k.source_port, k.destination_port, k.protocol);
+    [with_local(key[0], own as u32, Address([0, further])), key[1], key[2]]
 }
 
 fn key(place: &Place, parts: &ConnectionParts, opened: Direction) -> FlowKey {
-    let own = place.addresses.get(parts.own_address as usize).copied().unwrap_or_default();
+    let own = parts.local(&place.addresses);
     let towards_pod = FlowKey {
         source: parts.peer,
         destination: own,

@@ -10,6 +10,7 @@ mod foreign;
 mod halves;
 mod links;
 mod path_mtu;
+mod prefixes;
 mod probes;
 mod restart;
 mod sizes;

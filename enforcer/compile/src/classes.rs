@@ -9,6 +9,7 @@ use flow::Address;
 use model::cluster::{Cluster, Pod};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::IpAddr,
     sync::Arc,
 };
@@ -49,6 +50,13 @@ impl Prefix {
     fn truncated(&self, length: u8) -> Self {
         let bits = self.bits() & mask(length);
         Self { address: Address::v6(bits.to_be_bytes()), length }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = if self.address.is_v4() { self.length.saturating_sub(96) } else { self.length };
+        write!(f, "{}/{length}", self.address.ip())
     }
 }
 

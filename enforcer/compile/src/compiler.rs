@@ -1,7 +1,7 @@
 //! Numbers that go on from compile to compile.
 
 use crate::{
-    Changed, Endpoint, Error, RuleTable, Warning,
+    Changed, Endpoint, Error, RuleTable, SourcePrefixes, Warning,
     classes::{Class, Prefix, Universe, classes, longest},
     frontends::frontends,
     plan::{Bridge, EndpointChange, Plan, plan},
@@ -55,7 +55,7 @@ impl Compiler {
     pub fn new(node: &str, default_mode: Mode) -> Self {
         Self {
             node: node.to_owned(),
-            modes: Modes { default: default_mode, held: BTreeMap::new() },
+            modes: Modes { default: default_mode, held: BTreeMap::new(), source_prefixes: SourcePrefixes::Ignored },
             names: Names::default(),
             identities: Interner::default(),
             slots: Interner::default(),
@@ -70,6 +70,11 @@ impl Compiler {
     /// plan on. Their workload's own label does: it is the operator's word for them.
     pub fn hold(&mut self, held: BTreeMap<Arc<str>, Mode>) {
         self.modes.held = held;
+    }
+
+    /// What pods' annotations of source prefixes count for, from the next plan on.
+    pub fn source_prefixes(&mut self, setting: SourcePrefixes) {
+        self.modes.source_prefixes = setting;
     }
 
     /// The tables in force: those of the plan last adopted.
@@ -223,6 +228,7 @@ impl Compiler {
                 namespace: subject.namespace.clone(),
                 name: subject.name.clone(),
                 addresses: subject.addresses,
+                further: subject.further.clone(),
                 mode: subject.mode,
                 in_force,
                 staged,

@@ -22,6 +22,7 @@ mod mode;
 mod plan;
 mod ports;
 mod slots;
+mod source_prefixes;
 mod subjects;
 mod terms;
 
@@ -31,6 +32,7 @@ pub use ending::{Ending, Kept, Remembered, SETTLES_AFTER};
 pub use mode::MODE_LABEL;
 pub use plan::{Counts, EndpointChange, Limits, Plan, TooLarge};
 pub use slots::{PortPrefix, Slot};
+pub use source_prefixes::{SOURCE_PREFIXES, SourcePrefixes};
 
 use flow::Address;
 use model::{cluster::Cluster, policy::PolicySet, record::RuleName};
@@ -75,6 +77,8 @@ pub struct Endpoint {
     pub name: Arc<str>,
     /// Own addresses: index 0 IPv4, 1 IPv6, 2 and 3 further ones; unused ones are zero.
     pub addresses: [Address; verdict::abi::OWN_ADDRESSES],
+    /// Prefixes of addresses it has beside these, by its annotation.
+    pub further: Vec<Prefix>,
     /// The mode in effect.
     pub mode: Mode,
     /// Slot in force.
@@ -140,6 +144,15 @@ pub enum Warning {
         /// How many it has.
         addresses: usize,
     },
+    /// Something in a pod's annotation [`SOURCE_PREFIXES`] that does not count.
+    SourcePrefix {
+        /// `namespace/name`.
+        pod: String,
+        /// A prefix, or all of it.
+        what: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// Two live pods claim one address; the one that started later is believed.
     AddressClaimedTwice {
         /// The address.
@@ -162,6 +175,9 @@ impl fmt::Display for Warning {
             }
             Self::TooManyAddresses { pod, addresses } => {
                 write!(f, "pod {pod} has {addresses} addresses, {} are used", verdict::abi::OWN_ADDRESSES)
+            }
+            Self::SourcePrefix { pod, what, why } => {
+                write!(f, "pod {pod}: annotation {SOURCE_PREFIXES}: `{what}` does not count: {why}")
             }
             Self::AddressClaimedTwice { address, believed, passed_over } => {
                 write!(

@@ -32,6 +32,7 @@ impl RuleTable {
             let words = endpoint.addresses.iter().flat_map(|address| address.0);
             record.iter_mut().skip(2).zip(words).for_each(|(place, word)| *place = word);
             memory.endpoints.borrow_mut().insert(endpoint.ordinal, record);
+            endpoint.further.iter().for_each(|prefix| memory.give(endpoint.ordinal, prefix.address, prefix.length));
         }
         memory
     }

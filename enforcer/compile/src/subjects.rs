@@ -2,9 +2,10 @@
 //! identities.
 
 use crate::{
-    Error, RuleOrigin, Warning,
+    Error, Prefix, RuleOrigin, SourcePrefixes, Warning,
     frontends::Frontend,
     mode::mode_of,
+    source_prefixes::Taken,
     terms::{Interner, PortName, Term},
 };
 use flow::{Address, Direction};
@@ -54,13 +55,14 @@ pub(crate) struct Grants {
     pub(crate) grants: Vec<Grant>,
 }
 
-/// Where modes come from beside labels.
+/// Where modes come from beside labels, and whether annotations count.
 #[derive(Clone, Debug)]
 pub(crate) struct Modes {
     /// Where no label says one.
     pub(crate) default: Mode,
     /// Of pods, by UID, that only their workload's own label may enforce.
     pub(crate) held: BTreeMap<Arc<str>, Mode>,
+    pub(crate) source_prefixes: SourcePrefixes,
 }
 
 /// A pod of this node.
@@ -69,6 +71,8 @@ pub(crate) struct Subject {
     pub(crate) namespace: Arc<str>,
     pub(crate) name: Arc<str>,
     pub(crate) addresses: [Address; OWN_ADDRESSES],
+    /// Prefixes of addresses it has beside these.
+    pub(crate) further: Vec<Prefix>,
     pub(crate) mode: Mode,
     pub(crate) in_force: Arc<Grants>,
     /// `None`: nothing is staged for it.
@@ -158,6 +162,7 @@ pub(crate) fn subjects(
 ) -> Result<BTreeMap<Arc<str>, Subject>, Error> {
     let mut subjects = BTreeMap::new();
     let mut memo = Memo::default();
+    let taken = Taken::of(cluster, node);
     for pod in cluster.pods.iter().filter(|pod| pod.node == node && !pod.host_network) {
         let own: Vec<IpAddr> = pod
             .addresses
@@ -178,6 +183,7 @@ pub(crate) fn subjects(
             namespace: pod.namespace.as_str().into(),
             name: pod.name.as_str().into(),
             addresses: own_addresses(pod, &own, warnings),
+            further: taken.prefixes(pod, modes.source_prefixes, warnings),
             mode: mode_of(cluster, pod, modes.default, modes.held.get(&uid).copied(), warnings),
             in_force,
             staged,

@@ -88,6 +88,7 @@ mod tests {
                 namespace: "n".into(),
                 name: uid.clone(),
                 addresses: [Address::default(); 4],
+                further: Vec::new(),
                 mode: Mode::Learn,
                 in_force: 1,
                 staged: 0,

@@ -24,8 +24,8 @@ use std::{
 use verdict::{
     Mode, Share,
     abi::{
-        self, EndpointRecord, GENERATION_BITS, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX, RuleKey, endpoint_word,
-        maps, port_key,
+        self, EndpointRecord, FURTHER_PREFIX, GENERATION_BITS, GenerationRecord, OWN_ADDRESSES, PORT_PREFIX, RuleKey,
+        endpoint_word, maps, port_key,
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Tables {
     words: Option<MappedWords>,
     generations: Array<MapData, GenerationRecord>,
     identities: LpmTrie<MapData, [u8; 16], u32>,
+    further: LpmTrie<MapData, [u8; 8], u32>,
+    given: BTreeSet<(u32, Prefix)>,
     peers: HashMap<MapData, [u64; 2], u32>,
     port_classes: LpmTrie<MapData, [u8; 8], u32>,
     rules: HashMap<MapData, RuleKey, u32>,
@@ -58,6 +60,8 @@ pub struct Place {
     pub uid: Arc<str>,
     /// Its own addresses.
     pub addresses: [Address; OWN_ADDRESSES],
+    /// Prefixes of addresses it was given beside these.
+    pub further: Vec<Prefix>,
     /// Its mode.
     pub mode: Mode,
     /// The word last published.
@@ -70,7 +74,7 @@ pub struct Place {
 impl Place {
     /// An endpoint as an earlier agent left it: this one has published nothing for it yet.
     pub(crate) fn adopted(uid: Arc<str>, addresses: [Address; OWN_ADDRESSES], mode: Mode) -> Self {
-        Self { uid, addresses, mode, word: 0, link: None, record: [0; RECORD_WORDS] }
+        Self { uid, addresses, further: Vec::new(), mode, word: 0, link: None, record: [0; RECORD_WORDS] }
     }
 }
 
@@ -118,6 +122,8 @@ impl Tables {
             words,
             generations: take_map(ebpf, maps::GENERATIONS)?,
             identities: take_map(ebpf, maps::IDENTITIES)?,
+            further: take_map(ebpf, maps::FURTHER)?,
+            given: BTreeSet::new(),
             peers: take_map(ebpf, maps::PEERS)?,
             port_classes: take_map(ebpf, maps::PORT_CLASSES)?,
             rules: take_map(ebpf, maps::RULES)?,
@@ -165,6 +171,7 @@ impl Tables {
             });
             return Err(error);
         }
+        self.give_all(&plan.table.endpoints)?;
         for change in &plan.bridging {
             self.store_word(change)?;
         }
@@ -226,11 +233,42 @@ impl Tables {
         Ok(())
     }
 
+    /// Which addresses endpoints have beside their own: at once, before any word.
+    fn give_all(&mut self, endpoints: &BTreeMap<Arc<str>, Endpoint>) -> Result<(), Error> {
+        let of = |endpoint: &Endpoint| {
+            let ordinal = endpoint.ordinal;
+            endpoint.further.clone().into_iter().map(move |prefix| (ordinal, prefix))
+        };
+        let wanted: BTreeSet<(u32, Prefix)> = endpoints.values().flat_map(of).collect();
+        for (ordinal, prefix) in wanted.difference(&self.given.clone()) {
+            self.give(*ordinal, prefix)?;
+        }
+        for (ordinal, prefix) in self.given.difference(&wanted) {
+            gone(self.further.remove(&further_key(*ordinal, prefix))).map_err(Error::table("write", maps::FURTHER))?;
+        }
+        self.given = wanted;
+        for endpoint in endpoints.values() {
+            if let Some(place) = self.places.get_mut(&endpoint.ordinal) {
+                place.further.clone_from(&endpoint.further);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an endpoint a prefix of IPv4 addresses beside its own.
+    pub fn give(&mut self, ordinal: u32, prefix: &Prefix) -> Result<(), Error> {
+        let key = further_key(ordinal, prefix);
+        self.further.insert(&key, 1, 0).map_err(Error::table("write", maps::FURTHER))?;
+        self.given.insert((ordinal, *prefix));
+        Ok(())
+    }
+
     fn publish_endpoint(&mut self, plan: &Plan, change: &EndpointChange) -> Result<(), Error> {
         let Some(endpoint) = plan.table.endpoints.get(&change.uid) else { return Ok(()) };
         let new = || Place::adopted(endpoint.uid.clone(), endpoint.addresses, endpoint.mode);
         let place = self.places.entry(change.ordinal).or_insert_with(new);
         place.mode = endpoint.mode;
+        place.further.clone_from(&endpoint.further);
         // Before the kernel can keep anything under this ordinal.
         self.pods.set(change.ordinal, Some(place))?;
         self.store_word(change)
@@ -416,6 +454,11 @@ fn record(word: u64, link: &Link, addresses: &[Address; OWN_ADDRESSES]) -> Endpo
 
 fn identity_key(prefix: &Prefix) -> Key<[u8; 16]> {
     Key::new(u32::from(prefix.length), prefix.address.octets())
+}
+
+fn further_key(ordinal: u32, prefix: &Prefix) -> Key<[u8; 8]> {
+    let [[a, b, c, d], [e, f, g, h]] = abi::further_prefix(ordinal, prefix.address).map(u32::to_ne_bytes);
+    Key::new(FURTHER_PREFIX - (128 - u32::from(prefix.length)), [a, b, c, d, e, f, g, h])
 }
 
 fn port_class_key(slot: u32, prefix: compile::PortPrefix) -> Key<[u8; 8]> {

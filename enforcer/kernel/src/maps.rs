@@ -33,6 +33,8 @@ pub static GENERATIONS: Array<GenerationRecord, 65_536> = Array::new();
 #[btf_map]
 pub static IDENTITIES: LpmTrie<[u32; 4], u32, 262_144> = LpmTrie::new();
 #[btf_map]
+pub static FURTHER: LpmTrie<[u32; 2], u32, { ENDPOINT_COUNT * abi::FURTHER_PREFIXES }> = LpmTrie::new();
+#[btf_map]
 pub static PEERS: HashMap<[u64; 2], u32, 16_384> = HashMap::new();
 #[btf_map]
 pub static PORT_CLASSES: LpmTrie<[u32; 2], u32, 65_536> = LpmTrie::new();
@@ -145,6 +147,16 @@ pub fn port_class(key: &[u32; 3]) -> Option<u32> {
     // SAFETY: the map's key is 12 bytes long, as `key` is; a value is a u32 or null.
     unsafe {
         let found = bpf_map_lookup_elem((&raw const PORT_CLASSES).cast_mut().cast(), key.as_ptr().cast());
+        found.cast::<u32>().as_ref().copied()
+    }
+}
+
+/// The same for addresses that endpoints were given.
+#[inline(always)]
+pub fn further(key: &[u32; 3]) -> Option<u32> {
+    // SAFETY: the map's key is 12 bytes long, as `key` is; a value is a u32 or null.
+    unsafe {
+        let found = bpf_map_lookup_elem((&raw const FURTHER).cast_mut().cast(), key.as_ptr().cast());
         found.cast::<u32>().as_ref().copied()
     }
 }

@@ -110,7 +110,7 @@ pub fn ended(key: &ConnectionKey, entry: &[Cell<u64>; 9]) -> u32 {
         tcp_flags: 0,
         key: FlowKey {
             source: parts.peer,
-            destination: Address([u64::from(parts.own_address), 0]),
+            destination: Address([u64::from(parts.own_address), parts.further.0[1]]),
             source_port: parts.peer_port,
             destination_port: parts.local_port,
             protocol: parts.protocol,

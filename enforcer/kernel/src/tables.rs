@@ -8,7 +8,7 @@ use aya_ebpf::{
 use core::{cell::Cell, ffi::c_void};
 use flow::{Address, FlowKey};
 use verdict::{
-    Claim, Expiring, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
+    Claim, Expiring, Further, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{self, ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, Nanos, RuleKey, port_key},
 };
 
@@ -90,6 +90,15 @@ impl Tables for KernelTables {
                 _ => Address([0; 2]),
             },
             None => Address([0; 2]),
+        }
+    }
+
+    #[inline(always)]
+    fn further(&self, endpoint: u32, address: Address) -> Further {
+        let [endpoint, address] = abi::further_prefix(endpoint, address);
+        match maps::further(&[abi::FURTHER_PREFIX, endpoint, address]) {
+            Some(_) => Further::Given,
+            None => Further::No,
         }
     }
 

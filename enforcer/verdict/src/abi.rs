@@ -25,6 +25,8 @@ pub mod maps {
     pub const GENERATIONS: &str = "GENERATIONS";
     /// LPM trie: prefix length, 128 bits (IPv4 mapped: prefix + 96) -> identity (u32).
     pub const IDENTITIES: &str = "IDENTITIES";
+    /// LPM trie: prefix length, [`super::further_prefix`] -> 1: addresses that pods were given beside their own.
+    pub const FURTHER: &str = "FURTHER";
     /// Hash: address (two words) -> who opens from there, where that counts beside its identity (u32): [`super::OWN_NODE`],
     /// [`super::OTHER_NODE`] or [`super::client_peer`].
     pub const PEERS: &str = "PEERS";
@@ -237,8 +239,20 @@ pub const fn port_key(slot: u32, protocol: u8, port: u16) -> [u8; 8] {
 /// Prefix length of one whole port in [`port_key`]; a range of 2^n ports has n less.
 pub const PORT_PREFIX: u32 = 56;
 
+/// Key of `FURTHER` behind the prefix length: endpoint, then the IPv4 address, so that a prefix of 32 + n bits is one
+/// of n bits of this endpoint. As two words in memory order.
+#[inline(always)]
+pub const fn further_prefix(endpoint: u32, address: Address) -> [u32; 2] {
+    [endpoint, (address.0[1] >> 32) as u32]
+}
+/// Prefix length of one whole address in [`further_prefix`].
+pub const FURTHER_PREFIX: u32 = 64;
+/// Prefixes of further addresses that an endpoint may have.
+pub const FURTHER_PREFIXES: usize = 8;
+
 /// Peer address (two words), then `peer port | local port << 16 | protocol << 32 | own address index << 40
-/// | endpoint << 43`. Index 4 is no own address, and in no entry. The hook knows which end is local, so both directions of a flow meet in one
+/// | endpoint << 43`. Index 4 is no own address, and in no entry; index [`FURTHER`] is one that the endpoint was given
+/// beside its own, which then stands in the first word, as a peer's IPv4 address leaves that empty. The hook knows which end is local, so both directions of a flow meet in one
 /// entry without sorting.
 pub type ConnectionKey = [u64; 3];
 
@@ -263,6 +277,22 @@ pub const fn connection_key(
     [peer.0[0], peer.0[1], ends]
 }
 
+/// In place of an own address' index: an address that was given to the endpoint beside its own.
+pub const FURTHER: u32 = 5;
+
+/// The first word of a key, with the local address in it where that is a further one.
+#[inline(always)]
+pub const fn with_local(word: u64, own_address: u32, local: Address) -> u64 {
+    if own_address == FURTHER { word | local.0[1] >> 32 } else { word }
+}
+
+/// A key without an own address, for the flow of this further one.
+#[inline(always)]
+pub const fn further_key(key: ConnectionKey, local: Address) -> ConnectionKey {
+    let ends = key[2] & !(7 << OWN_AND_ENDPOINT.0) | (FURTHER as u64) << OWN_AND_ENDPOINT.0;
+    [with_local(key[0], FURTHER, local), key[1], ends]
+}
+
 /// A connection key taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -272,17 +302,35 @@ pub struct ConnectionParts {
     pub local_port: u16,
     pub protocol: u8,
     pub own_address: u32,
+    /// Where `own_address` is [`FURTHER`]: the local address. Else zero.
+    pub further: Address,
     pub endpoint: u32,
+}
+
+impl ConnectionParts {
+    /// The local address of an endpoint with these own ones.
+    pub fn local(&self, own: &[Address; OWN_ADDRESSES]) -> Address {
+        match self.own_address {
+            FURTHER => self.further,
+            index => own.get(index as usize).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// Takes a connection key apart.
 pub const fn connection_parts(key: &ConnectionKey) -> ConnectionParts {
+    let own_address = (key[2] >> OWN_AND_ENDPOINT.0) as u32 & 7;
+    let (first, further) = match own_address {
+        FURTHER => (0, Address([0, key[0] << 32 | key[1] & 0xffff_ffff])),
+        _ => (key[0], Address([0; 2])),
+    };
     ConnectionParts {
-        peer: Address([key[0], key[1]]),
+        peer: Address([first, key[1]]),
         peer_port: key[2] as u16,
         local_port: (key[2] >> 16) as u16,
         protocol: (key[2] >> 32) as u8,
-        own_address: (key[2] >> OWN_AND_ENDPOINT.0) as u32 & 7,
+        own_address,
+        further,
         endpoint: (key[2] >> OWN_AND_ENDPOINT.1) as u32 & ((1 << 21) - 1),
     }
 }
@@ -393,7 +441,8 @@ pub struct Event {
     /// TCP flags of the packet.
     pub tcp_flags: u8,
     /// The packet's 5-tuple as the wire shows it. For [`EventKind::Ended`]: the entry's, as the peer would
-    /// send it, with the index of the own address (see [`EndpointRecord`]) in place of the destination.
+    /// send it, with the index of the own address (see [`EndpointRecord`]) in place of the destination's first word,
+    /// and behind it the second of a further one.
     pub key: FlowKey,
     /// The endpoint's ordinal.
     pub endpoint: u32,

@@ -5,13 +5,13 @@
 
 use crate::{
     Admission, Evidence, Phase, Reason, Refuser, Share, Staged, State, Tables, Verdict,
-    abi::{self, ConnectionKey, connection_key, epoch_of, word},
+    abi::{self, ConnectionKey, FURTHER, connection_key, epoch_of, further_key, word},
     client::ask_client,
     connection::lives,
     entry::{Size, advance, ends_sctp, enter, meter, of_entry, retire, revoke, sign, standing_denial},
     policy::{Asked, judge},
     sheet::{Hook, Sheet, situation},
-    special::{NOT_OWN, own_index, own_of, special},
+    special::{NOT_OWN, local_index, local_of, own_index, own_of, special},
     tables::{Sockets, Standing},
     word::{NOT_YET, plain},
 };
@@ -137,7 +137,7 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     if outbound && answers_dhcp(&sheet.packet.key) {
         return plain(Reason::DhcpServer).0;
     }
-    if own_of(&sheet.key) == NOT_OWN {
+    if own_of(&sheet.key) == NOT_OWN && name_further(tables, hook, sheet) == NOT_OWN {
         let destination = sheet.packet.key.destination;
         if outbound {
             return plain(Reason::Spoofed).0;
@@ -167,6 +167,17 @@ fn look<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u64 {
     let port = if opened as u8 == hook.direction as u8 { k.destination_port } else { k.source_port };
     sheet.asked = Asked { endpoint: hook.endpoint, opened, protocol: k.protocol, port, peer };
     NOT_YET
+}
+
+/// Puts the local address into the key where the endpoint was given it beside its own: [`FURTHER`]; else [`NOT_OWN`].
+#[inline(never)]
+fn name_further<T: Tables>(tables: &T, hook: &Hook, sheet: &mut Sheet) -> u32 {
+    let local = local_of(hook, &sheet.packet.key);
+    if local_index(tables, hook.endpoint, &local) == NOT_OWN {
+        return NOT_OWN;
+    }
+    sheet.key = further_key(sheet.key, local);
+    FURTHER
 }
 
 /// An echo request: RFC 792 and RFC 4443 (4.1).

@@ -30,5 +30,5 @@ pub use expiry::{AGENT_AWAY, EXPIRE_EVERY, expire, make_room};
 pub use policy::{Asked, Judged, judge};
 pub use reason::Reason;
 pub use sheet::{Hook, Sheet};
-pub use tables::{Claim, Expiring, Limits, Removed, Sockets, Standing, Stored, Tables};
+pub use tables::{Claim, Expiring, Further, Limits, Removed, Sockets, Standing, Stored, Tables};
 pub use word::{News, Room, Verdict, refuse, unknown_pod};

@@ -4,7 +4,7 @@
 extern crate std;
 
 use crate::{
-    Claim, Expiring, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
+    Claim, Expiring, Further, Limits, Removed, Share, Sockets, Standing, Stored, Tables,
     abi::{
         ConnectionKey, ConnectionRecord, EndpointRecord, FragmentRecord, GenerationRecord, Nanos, OWN_ADDRESSES,
         PORT_PREFIX, RuleKey, port_key,
@@ -22,6 +22,8 @@ pub type Entry = Rc<[Cell<u64>; 9]>;
 pub struct Memory {
     /// By endpoint ordinal.
     pub endpoints: RefCell<HashMap<u32, EndpointRecord>>,
+    /// By endpoint ordinal: prefixes of addresses given to it beside its own (length of 128, masked address).
+    pub further: RefCell<HashMap<u32, Vec<(u8, [u8; 16])>>>,
     /// By generation index.
     pub generations: RefCell<HashMap<u32, GenerationRecord>>,
     /// By prefix length (of 128) and masked address.
@@ -60,6 +62,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             endpoints: RefCell::default(),
+            further: RefCell::default(),
             generations: RefCell::default(),
             identities: RefCell::default(),
             peers: RefCell::default(),
@@ -95,6 +98,12 @@ impl Memory {
         self.identities.borrow_mut().insert((prefix, masked(address.octets(), prefix.into())), identity);
     }
 
+    /// Gives an endpoint a prefix (length of 128) beside its own addresses.
+    pub fn give(&self, endpoint: u32, address: Address, length: u8) {
+        let first = masked(address.octets(), length.into());
+        self.further.borrow_mut().entry(endpoint).or_default().push((length, first));
+    }
+
     /// Puts a port prefix of a slot under a class.
     pub fn put_port_class(&self, key: [u8; 8], prefix: u32, class: u32) {
         self.port_classes.borrow_mut().insert((prefix, masked(key, prefix)), class);
@@ -117,6 +126,15 @@ impl Tables for Memory {
         debug_assert!(index <= OWN_ADDRESSES);
         let at = 2 + index * 2;
         self.endpoints.borrow().get(&endpoint).map_or(Address::default(), |r| Address([r[at], r[at + 1]]))
+    }
+
+    fn further(&self, endpoint: u32, address: Address) -> Further {
+        let further = self.further.borrow();
+        let mut prefixes = further.get(&endpoint).into_iter().flatten();
+        match prefixes.any(|(length, first)| masked(address.octets(), u32::from(*length)) == *first) {
+            true => Further::Given,
+            false => Further::No,
+        }
     }
 
     fn generation(&self, index: u32) -> Option<GenerationRecord> {

@@ -1,12 +1,12 @@
 //! What is no whole packet of a flow: fragments, ICMP errors, ARP and neighbour discovery.
 
 use crate::{
-    Hook, Phase, Reason, State, Tables, Verdict,
-    abi::{ConnectionKey, Nanos, connection_key, epoch_of, fragment_key, fragment_slot, word},
+    Further, Hook, Phase, Reason, State, Tables, Verdict,
+    abi::{ConnectionKey, FURTHER, Nanos, connection_key, epoch_of, fragment_key, fragment_slot, with_local, word},
     connection::lives,
     word::{NOT_YET, plain},
 };
-use flow::{Address, Direction, Fragment, Kind, Packet};
+use flow::{Address, Direction, FlowKey, Fragment, Kind, Packet};
 
 /// A token bucket's period and size for ARP and neighbour discovery of an endpoint.
 const NEIGHBOR_PERIOD: Nanos = 1_000_000_000;
@@ -40,6 +40,16 @@ fn further_own_index<T: Tables>(tables: &T, endpoint: u32, address: &Address) ->
     }
 }
 
+/// The same, or [`FURTHER`] where the address was given to the endpoint beside its own.
+#[inline(never)]
+pub(crate) fn local_index<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> u32 {
+    let own = own_index(tables, endpoint, address);
+    if own == NOT_OWN && address.is_v4() && matches!(tables.further(endpoint, *address), Further::Given) {
+        return FURTHER;
+    }
+    own
+}
+
 /// The own address index in a connection's key.
 #[inline(always)]
 pub(crate) const fn own_of(key: &ConnectionKey) -> u32 {
@@ -60,10 +70,10 @@ pub(crate) fn special<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet, w
 
 /// The end of a packet that should be the pod's.
 #[inline(always)]
-fn local_of(hook: &Hook, packet: &Packet) -> Address {
+pub(crate) const fn local_of(hook: &Hook, key: &FlowKey) -> Address {
     match hook.direction {
-        Direction::Inbound => packet.key.destination,
-        Direction::Outbound => packet.key.source,
+        Direction::Inbound => key.destination,
+        Direction::Outbound => key.source,
     }
 }
 
@@ -71,7 +81,8 @@ fn local_of(hook: &Hook, packet: &Packet) -> Address {
 #[inline(always)]
 fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
     // What is forged leaves nothing behind, and is judged as forged.
-    let own = own_index(tables, hook.endpoint, &local_of(hook, packet));
+    let local = local_of(hook, &packet.key);
+    let own = local_index(tables, hook.endpoint, &local);
     if own == NOT_OWN {
         return NOT_YET;
     }
@@ -82,7 +93,7 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
     let k = &mut packet.key;
     let key = fragment_key(own, peer, packet.fragment_id, k.protocol);
     let slot = fragment_slot(hook.endpoint, hook.direction, &key);
-    let [peer_high, peer_low, datagram] = key;
+    let [peer_high, peer_low, datagram] = [with_local(key[0], own, local), key[1], key[2]];
     if matches!(packet.fragment, Fragment::First) {
         let ports = u64::from(k.source_port) | u64::from(k.destination_port) << 16;
         tables.remember(slot, &[peer_high, peer_low, datagram, ports]);
@@ -100,7 +111,7 @@ fn fragment<T: Tables>(tables: &T, hook: &Hook, packet: &mut Packet) -> u64 {
 /// An ICMP error passes if the packet inside it belongs to a connection that is allowed now.
 #[inline(always)]
 fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, endpoint_word: u64) -> Verdict {
-    if own_index(tables, hook.endpoint, &local_of(hook, packet)) == NOT_OWN {
+    if local_index(tables, hook.endpoint, &local_of(hook, &packet.key)) == NOT_OWN {
         return match hook.direction {
             Direction::Outbound => plain(Reason::Spoofed),
             Direction::Inbound => plain(Reason::NotForThisPod),
@@ -113,8 +124,9 @@ fn icmp_error<T: Tables>(tables: &T, hook: &Hook, packet: &Packet, endpoint_word
         Direction::Inbound => (packet.key.destination, quoted.address, quoted.source_port, quoted.destination_port),
         Direction::Outbound => (quoted.address, packet.key.destination, quoted.destination_port, quoted.source_port),
     };
-    let own = own_index(tables, hook.endpoint, &local);
-    let key = connection_key(hook.endpoint, own, peer, peer_port, local_port, quoted.protocol);
+    let own = local_index(tables, hook.endpoint, &local);
+    let mut key = connection_key(hook.endpoint, own, peer, peer_port, local_port, quoted.protocol);
+    key[0] = with_local(key[0], own, local);
     // Protocol 0: what is quoted was not the receiver's.
     if own == NOT_OWN || quoted.protocol == 0 {
         return plain(Reason::UnrelatedIcmpError);
@@ -175,6 +187,6 @@ fn claims_its_own<T: Tables>(tables: &T, endpoint: u32, packet: &Packet) -> bool
 
 #[inline(never)]
 fn is_own_on_link<T: Tables>(tables: &T, endpoint: u32, address: &Address) -> bool {
-    own_index(tables, endpoint, address) != NOT_OWN
+    local_index(tables, endpoint, address) != NOT_OWN
         || (tables.own_address(endpoint, LINK_LOCAL) == *address && *address != Address([0; 2]))
 }

@@ -68,6 +68,15 @@ pub enum Claim {
     Others,
 }
 
+/// Whether an address that is not the endpoint's own was given to it beside these.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Further {
+    /// It was.
+    Given,
+    /// It was not.
+    No,
+}
+
 /// What `decide` asks and tells. Implementations hold no logic: they look up and store.
 pub trait Tables {
     /// An entry of the connection table, shared with whoever else handles packets.
@@ -77,6 +86,8 @@ pub trait Tables {
     fn word(&self, endpoint: u32) -> u64;
     /// An own address of the endpoint; zero when unused. Index 4 is the peer interface's link-local address.
     fn own_address(&self, endpoint: u32, index: usize) -> Address;
+    /// Whether an IPv4 address was given to the endpoint beside its own.
+    fn further(&self, endpoint: u32, address: Address) -> Further;
     /// A generation.
     fn generation(&self, index: u32) -> Option<GenerationRecord>;
     /// The identity of an address: longest prefix; 0 when none matches.

@@ -168,6 +168,7 @@ fn endpoint(endpoint: &compile::Endpoint, place: Option<&Place>, connections: Co
         pod,
         uid: endpoint.uid.to_string(),
         addresses: used.map(|address| address.ip()).collect(),
+        source_prefixes: endpoint.further.iter().map(ToString::to_string).collect(),
         mode: mode_name(endpoint.mode).to_owned(),
         not_covered,
         link: link.map(|(ifindex, name)| Link { ifindex: *ifindex, name: name.to_string() }),

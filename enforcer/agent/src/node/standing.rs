@@ -71,7 +71,7 @@ impl Node {
                 port,
                 peer: parts.peer,
             };
-            let own = place.addresses.get(parts.own_address as usize).copied().unwrap_or_default();
+            let own = parts.local(&place.addresses);
             let judged = judge_both(&self.tables, &asked, own);
             let goes_on = judged.reason().allows() || self.options.datapath.standing == Standing::Kept;
             if goes_on && judged.staged() != Staged::Deny {

@@ -271,9 +271,12 @@ pub(crate) fn start_with(world: &World, log: &Path, datapath: datapath::Options)
 }
 
 pub(crate) fn try_start(world: &World, log: &Path, datapath: datapath::Options) -> Result<Agent, agent::Error> {
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
-    let writer = Writer::open(log, "test", "n1", flowlog::Options::default(), now).unwrap();
-    let options = Options {
+    started(options(world, log, datapath), log)
+}
+
+/// An agent's options, as those of these tests have them.
+pub(crate) fn options(world: &World, log: &Path, datapath: datapath::Options) -> Options {
+    Options {
         netns: Some(world.path("node")),
         sweep_every: Duration::from_millis(100),
         slice_every: Duration::from_secs(1),
@@ -281,6 +284,10 @@ pub(crate) fn try_start(world: &World, log: &Path, datapath: datapath::Options) 
         remembers: Some(log.join("last-policies.yaml")),
         datapath,
         ..Options::of_node("n1")
-    };
-    Agent::start(options, writer)
+    }
+}
+
+pub(crate) fn started(options: Options, log: &Path) -> Result<Agent, agent::Error> {
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+    Agent::start(options, Writer::open(log, "test", "n1", flowlog::Options::default(), now).unwrap())
 }

@@ -1,7 +1,9 @@
 //! The loaded tables, asked entry by entry: what the kernel would find, not what was meant to be written.
 
+use super::further_key;
 use crate::{Error, Tables};
 use aya::maps::{MapError, lpm_trie::Key};
+use compile::Prefix;
 use flow::{Address, FlowKey};
 use std::{
     cell::{Cell, RefCell},
@@ -9,7 +11,7 @@ use std::{
     ops::Deref,
 };
 use verdict::{
-    Asked, Limits, Removed, Share, Sockets, Standing, Stored, Verdict,
+    Asked, Further, Limits, Removed, Share, Sockets, Standing, Stored, Verdict,
     abi::{ConnectionKey, ConnectionRecord, FragmentRecord, GenerationRecord, PORT_PREFIX, RuleKey, maps, port_key},
     judge,
 };
@@ -70,6 +72,13 @@ impl verdict::Tables for Loaded<'_> {
         let record = self.found(maps::ENDPOINTS, self.tables.endpoints.get(&endpoint, 0));
         let word = |at: usize| record.and_then(|record| record.get(at).copied()).unwrap_or_default();
         Address([word(2 + index * 2), word(3 + index * 2)])
+    }
+
+    fn further(&self, endpoint: u32, address: Address) -> Further {
+        match self.found(maps::FURTHER, self.tables.further.get(&further_key(endpoint, &Prefix::host(address)), 0)) {
+            Some(_) => Further::Given,
+            None => Further::No,
+        }
     }
 
     fn generation(&self, index: u32) -> Option<GenerationRecord> {

@@ -4,6 +4,7 @@ mod clients;
 mod connections;
 mod expiry;
 mod fragments;
+mod further;
 mod law5;
 mod neighbors;
 mod openings;

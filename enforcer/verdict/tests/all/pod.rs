@@ -50,7 +50,7 @@ pub(crate) const TO_NEIGHBOR: [&str; 3] = ["10.1.0.2:8080", "10.1.0.2:8081", "10
 pub(crate) const NODE: &str = "10.1.0.1:33000";
 pub(crate) const OTHER_NODE: &str = "10.200.0.2:33000";
 
-const ENDPOINT: u32 = 5;
+pub(crate) const ENDPOINT: u32 = 5;
 const NEIGHBORS_ENDPOINT: u32 = 6;
 /// The host side of the pod's veth.
 pub(crate) const LINK: u32 = 7;

@@ -318,10 +318,7 @@ impl Reading {
                 self.tally.rest.half_known.entry(key).or_default().merge(Sightings::of(sightings));
             }
             Line::Gap(start, end, node, reason, lost) => {
-                let [node, reason] = [node, reason].map(|text| {
-                    let number = self.tally.name(&text.0);
-                    self.tally.named(number).clone()
-                });
+                let [node, reason] = [node, reason].map(|text| self.tally.shared(&text.0));
                 self.tally.rest.gaps.insert(Gap { start, end, node, reason, lost });
             }
             Line::End { lines } if lines == number - 1 => return Ok(Place::End),
@@ -333,8 +330,7 @@ impl Reading {
     fn instance(&mut self, name: &Text<'_>, watched: Option<(Text<'_>, UnixNanos, UnixNanos)>) {
         let number = self.tally.name(&name.0);
         if let Some((node, from, until)) = watched {
-            let node = self.tally.name(&node.0);
-            let (name, node) = (self.tally.named(number).clone(), self.tally.named(node).clone());
+            let (name, node) = (self.tally.named(number).clone(), self.tally.shared(&node.0));
             self.tally.rest.watch(&name, &node, from, until);
         }
         self.instances.push(number);

@@ -47,10 +47,7 @@ impl Sums {
         self.last_seen = self.last_seen.max(row.end.max(row.start));
         self.direction_rule = self.direction_rule.min(row.facts.direction_rule);
         self.adopted_only &= row.facts.is_older_than_its_observer();
-        // Nearly every id is larger than the few that are kept, and its head tells.
-        if head(row.flow_id) <= self.highest {
-            self.sample(row.flow_id, || row.flow_id.into());
-        }
+        self.sample(row.flow_id, || row.flow_id.into());
         if self.nodes.last() != Some(&node) {
             self.seen_by(node);
         }
@@ -66,9 +63,7 @@ impl Sums {
         self.direction_rule = self.direction_rule.min(theirs.direction_rule);
         self.adopted_only &= theirs.adopted_only;
         for id in theirs.samples {
-            if head(&id) <= self.highest {
-                self.sample(&id, || id.clone());
-            }
+            self.sample(&id, || id.clone());
         }
         theirs.nodes.into_iter().for_each(|node| self.seen_by(node));
     }
@@ -91,6 +86,10 @@ impl Sums {
     }
 
     fn sample(&mut self, id: &str, kept: impl FnOnce() -> Arc<str>) {
+        // Nearly every id is larger than the few that are kept, and its head tells.
+        if head(id) > self.highest {
+            return;
+        }
         if let Err(place) = self.samples.binary_search_by(|known| (**known).cmp(id)) {
             self.samples.insert(place, kept());
             self.samples.truncate(SAMPLES);

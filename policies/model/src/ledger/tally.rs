@@ -56,7 +56,7 @@ struct Watching {
 pub struct Tally {
     parties: Vec<Party>,
     numbers: HashMap<Party, PartyId, RandomState>,
-    /// Of nodes and of observer instances.
+    /// Of nodes, of observer instances, and the reasons of gaps.
     names: Vec<Arc<str>>,
     numbers_of_names: HashMap<Arc<str>, u32, RandomState>,
     seen: HashMap<Ends, Sums, RandomState>,
@@ -90,6 +90,12 @@ impl Tally {
         self.names.push(name.clone());
         self.numbers_of_names.insert(name, number);
         number
+    }
+
+    /// A name of which there is one copy.
+    pub(super) fn shared(&mut self, name: &str) -> Arc<str> {
+        let number = self.name(name);
+        self.named(number).clone()
     }
 
     /// The name behind a number.
